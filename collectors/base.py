@@ -1,0 +1,53 @@
+"""The contract of a collector. `collectors.registry` lists them; the sampler and the conformance suite walk that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from wardround.models.records import KernelEvent, LogRecord
+from wardround.models.series import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """Whether a collector can run here. `reason` and `enable` (what would make it run, None if nothing) else."""
+
+    available: bool
+    reason: str = ""
+    enable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one tick brought: a frame of raw values, and log records and kernel events since the last tick."""
+
+    frame: Frame
+    logs: tuple[LogRecord, ...] = ()
+    events: tuple[KernelEvent, ...] = ()
+
+
+class Collector(Protocol):
+    """One source. `name` is ``collectors.<file>`` as it stands in a report's coverage.
+
+    `every` is the number of sampler ticks (1 s) between reads; sources whose values move slowly or cost more read
+    less often. `read` takes the tick's wall and monotonic time in seconds; a thing that vanished while being read
+    is left out, a missing or unknown field is skipped, and nothing but a bug raises.
+    """
+
+    name: str
+    every: int
+
+    def probe(self) -> Capability: ...
+    def start(self) -> None: ...
+    def read(self, time: float, clock: float) -> Reading: ...
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Where the kernel's files lie; tests and containers point elsewhere."""
+
+    proc: str = "/proc"
+    sys: str = "/sys"
+    dev: str = "/dev"

@@ -1,0 +1,31 @@
+"""The collectors this program brings, and those that other distributions add through entry points.
+
+A factory takes the shared `Catalogue` and the `Roots` and returns a `Collector`. Modules are imported only
+when a sampler is built, so listing costs nothing at the start of the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from collectors.base import Collector, Roots
+from wardround.models.series import Catalogue
+
+Factory = Callable[[Catalogue, Roots], Collector]
+
+GROUP = "wardround.collectors"
+
+# name as it stands in a report's coverage -> "module:class"
+BUILTIN: dict[str, str] = {}
+
+
+def factories() -> Iterator[tuple[str, Factory]]:
+    """Yield ``(name, factory)`` of every known collector, built-ins first."""
+    for name, target in BUILTIN.items():
+        module, _, attribute = target.partition(":")
+        yield name, getattr(import_module(module), attribute)
+    for entry in entry_points(group=GROUP):
+        if entry.name not in BUILTIN:
+            yield entry.name, entry.load()

@@ -1,0 +1,1 @@
+"""One file an algorithm: what is unusual, since when, and how surprising."""

@@ -1,0 +1,1 @@
+"""The domain types: frozen dataclasses inside, pydantic only in `document`, the edge. Time is UTC."""
