@@ -18,14 +18,29 @@ Factory = Callable[[Catalogue, Roots], Collector]
 GROUP = "wardround.collectors"
 
 # name as it stands in a report's coverage -> "module:class"
-BUILTIN: dict[str, str] = {}
+BUILTIN: dict[str, str] = {
+    "collectors.host": "collectors.host:HostCollector",
+    "collectors.memory": "collectors.memory:MemoryCollector",
+    "collectors.psi": "collectors.psi:PsiCollector",
+    "collectors.interrupts": "collectors.interrupts:InterruptsCollector",
+    "collectors.process": "collectors.process:ProcessCollector",
+    "collectors.cgroup": "collectors.cgroup:CgroupCollector",
+}
 
 
 def factories() -> Iterator[tuple[str, Factory]]:
-    """Yield ``(name, factory)`` of every known collector, built-ins first."""
+    """Yield ``(name, factory)`` of every known collector, built-ins first; modules are imported by calling a factory."""
     for name, target in BUILTIN.items():
-        module, _, attribute = target.partition(":")
-        yield name, getattr(import_module(module), attribute)
+        yield name, _lazy(target)
     for entry in entry_points(group=GROUP):
         if entry.name not in BUILTIN:
-            yield entry.name, entry.load()
+            yield entry.name, _lazy(entry.value)
+
+
+def _lazy(target: str) -> Factory:
+    def build(catalogue: Catalogue, roots: Roots) -> Collector:
+        module, _, attribute = target.partition(":")
+        collector: Collector = getattr(import_module(module), attribute)(catalogue, roots)
+        return collector
+
+    return build

@@ -102,12 +102,25 @@ class Frame:
 
 
 def rates(clock: FloatArray, values: FloatArray) -> FloatArray:
-    """Return per-second rates of cumulative counters, shape ``[T-1, ...]``; NaN across gaps and counter resets."""
-    step = np.diff(clock)
-    step = np.where(step > 0, step, np.nan).reshape((-1,) + (1,) * (values.ndim - 1))
-    with np.errstate(invalid="ignore"):
-        change = np.diff(values, axis=0)
-        return np.where(change >= 0, change, np.nan) / step
+    """Return per-second rates of cumulative counters, shape ``[T-1, ...]``.
+
+    A counter that was not read on every tick gets its average rate since it was last seen; NaN where it was not
+    seen and where it was reset (it fell).
+    """
+    before, step = _since_last_seen(clock, values)
+    change = values[1:] - before
+    return np.where(change >= 0, change, np.nan) / step
+
+
+def _since_last_seen(clock: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return for each row but the first the last value seen before it and the seconds since, both ``[T-1, ...]``."""
+    shape = (-1,) + (1,) * (values.ndim - 1)
+    rows = np.arange(len(values)).reshape(shape)
+    seen = np.maximum.accumulate(np.where(np.isnan(values), -1, rows), axis=0)[:-1]
+    last = np.maximum(seen, 0)
+    before = np.take_along_axis(values, last, axis=0)
+    step = clock[1:].reshape(shape) - clock[last]
+    return before, np.where((seen >= 0) & (step > 0), step, np.nan)
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,17 @@ class Window:
     clock: FloatArray
     values: FloatArray
     series: tuple[Series, ...]
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, frames: Iterable[Frame]) -> Window:
+        """Return the window of these frames, one column for every series that any of them holds, by ascending id."""
+        ticks = list(frames)
+        ids = np.unique(np.concatenate([f.ids for f in ticks])) if ticks else np.empty(0, np.int64)
+        values = np.full((len(ticks), len(ids)), np.nan)
+        for row, frame in enumerate(ticks):
+            values[row, np.searchsorted(ids, frame.ids)] = frame.values
+        times, clock = np.array([f.time for f in ticks], float), np.array([f.clock for f in ticks], float)
+        return cls(times, clock, values, tuple(catalogue[int(number)] for number in ids))
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
@@ -190,7 +214,8 @@ class Window:
         columns = self.columns(name, **labels)
         if not columns or len(self.times) < 2:
             return float("nan")
-        steps = np.diff(self.values[:, columns], axis=0)
+        part = self.values[:, columns]
+        steps = part[1:] - _since_last_seen(self.clock, part)[0]
         if np.isnan(steps).all():
             return float("nan")
         return float(np.nansum(np.where(steps > 0, steps, 0.0)))
