@@ -1,0 +1,116 @@
+// Block requests: latency by device and direction, volume and time by the process that sent them.
+//
+// A request is followed from block_io_start (kernel 6.5 on: in the sender's context, queueing included), on older
+// kernels from block_rq_issue (the device's share), to block_rq_complete. Devices that handle bios without requests (dm,
+// md) show through block_bio_*, for the devices that user space lists in `bio_devices`. Writeback is sent by kernel
+// workers: it counts for them. A wait before the request exists (blkio throttle) shows as off-CPU time, not here.
+
+enum direction { READ_, WRITE_, DISCARD_, FLUSH_, DIRECTIONS };
+
+struct request { u64 sector; u32 device; u32 level; };
+struct sent { u64 at; u32 tgid; u32 direction; };
+struct io_key { u32 tgid; u32 device; u32 direction; u32 unused; };
+struct io { u64 bytes; u64 count; u64 ns; };
+struct latency_key { u32 device; u32 direction; };
+struct latency { u32 buckets[40]; u64 ns; u64 count; u64 errors; };
+
+BPF_PERCPU_ARRAY(block_events, u64, 1);
+BPF_TABLE("lru_hash", struct request, struct sent, block_requests, 8192);
+BPF_HASH(block_io, struct io_key, struct io, 2048);
+BPF_HASH(block_latency, struct latency_key, struct latency, 256);
+BPF_PERCPU_ARRAY(block_scratch, struct latency, 1);
+BPF_HASH(bio_devices, u32, u32, 64);
+
+// rwbs: R read, W write, D discard, F flush (FW.. is a write with a flush before it).
+static __always_inline u32 direction_of(char first, char second) {
+    if (first == 'R')
+        return READ_;
+    if (first == 'D')
+        return DISCARD_;
+    if (first == 'F' && second != 'W')
+        return FLUSH_;
+    return WRITE_;
+}
+
+static __always_inline int io_started(u32 device, u64 sector, u32 direction, u32 level) {
+    struct request key = {.sector = sector, .device = device, .level = level};
+    struct sent sent = {.at = bpf_ktime_get_ns(), .tgid = current_tgid(), .direction = direction};
+    block_requests.update(&key, &sent);
+    return 0;
+}
+
+static __always_inline int io_done(u32 device, u64 sector, u64 bytes, int error, u32 level) {
+    struct request key = {.sector = sector, .device = device, .level = level};
+    struct sent *sent = block_requests.lookup(&key);
+    if (!sent)
+        return 0;
+    u64 ns = bpf_ktime_get_ns() - sent->at;
+    struct io_key by = {.tgid = sent->tgid, .device = device, .direction = sent->direction};
+    struct io none = {}, *io = block_io.lookup_or_try_init(&by, &none);
+    if (io) {
+        add(io->bytes, bytes);
+        add(io->count, 1);
+        add(io->ns, ns);
+    }
+    struct latency_key at = {.device = device, .direction = sent->direction};
+    struct latency *latency = block_latency.lookup(&at);
+    int zero = 0;
+    if (!latency) {
+        struct latency *blank = block_scratch.lookup(&zero);
+        if (!blank)
+            return 0;
+        latency = block_latency.lookup_or_try_init(&at, blank);
+    }
+    if (latency) {
+        u64 bucket = bpf_log2l(ns >> 10); // octaves from about a microsecond
+        if (bucket < 40)
+            add(latency->buckets[bucket], 1);
+        add(latency->ns, ns);
+        add(latency->count, 1);
+        if (error)
+            add(latency->errors, 1);
+    }
+    block_requests.delete(&key);
+    return 0;
+}
+
+#if defined(TP_block__block_io_start) && defined(TP_block__block_rq_complete)
+int tp__block__block_io_start(struct tracepoint__block__block_io_start *args) {
+    block_events.increment(FIRST);
+    return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
+}
+
+// The end is taken from block_rq_complete: it tells the sector the request began at and, after merging, its size.
+int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *args) {
+    block_events.increment(FIRST);
+    return io_done(args->dev, args->sector, args->nr_sector * 512ULL, args->error, 0);
+}
+#elif defined(TP_block__block_rq_issue) && defined(TP_block__block_rq_complete)
+int tp__block__block_rq_issue(struct tracepoint__block__block_rq_issue *args) {
+    block_events.increment(FIRST);
+    return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
+}
+
+int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *args) {
+    block_events.increment(FIRST);
+    return io_done(args->dev, args->sector, args->nr_sector * 512ULL, args->error, 0);
+}
+#endif
+
+#if defined(TP_block__block_bio_queue) && defined(TP_block__block_bio_complete)
+int tp__block__block_bio_queue(struct tracepoint__block__block_bio_queue *args) {
+    u32 device = args->dev;
+    block_events.increment(FIRST);
+    if (!bio_devices.lookup(&device))
+        return 0;
+    return io_started(device, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 1);
+}
+
+int tp__block__block_bio_complete(struct tracepoint__block__block_bio_complete *args) {
+    u32 device = args->dev;
+    block_events.increment(FIRST);
+    if (!bio_devices.lookup(&device))
+        return 0;
+    return io_done(device, args->sector, args->nr_sector * 512ULL, args->error, 1);
+}
+#endif
