@@ -29,7 +29,7 @@ BUILTIN: dict[str, str] = {
 
 
 def factories() -> Iterator[tuple[str, Factory]]:
-    """Yield ``(name, factory)`` of every known collector, built-ins first; modules are imported by calling a factory."""
+    """Yield ``(name, factory)`` of every known collector, built-ins first; calling a factory imports its module."""
     for name, target in BUILTIN.items():
         yield name, _lazy(target)
     for entry in entry_points(group=GROUP):

@@ -1,0 +1,117 @@
+"""One window of one host: the topology at both ends, every tick between, and what was usual before.
+
+The command that has no daemon behind it calls `observe`; the daemon builds the same `Observation` out of its ring.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+import structlog
+
+from collectors.base import Reading, Roots
+from collectors.facts import read_host
+from collectors.sampler import Sampler
+from collectors.topology import snapshot
+from wardround.models.diagnosis import Coverage, Skipped
+from wardround.models.observation import Observation
+from wardround.models.records import KernelEvent, LogRecord
+from wardround.models.series import Baseline, Catalogue, Window
+from wardround.models.topology import TopologySnapshot
+
+log = structlog.get_logger(__name__)
+
+Record = TypeVar("Record", LogRecord, KernelEvent)
+OnTick = Callable[[float, Reading], None]
+BaselineProvider = Callable[[Window], Baseline]
+
+
+def observe(
+    seconds: float,
+    *,
+    on_tick: OnTick | None = None,
+    catalogue: Catalogue | None = None,
+    roots: Roots | None = None,
+    only: Collection[str] | None = None,
+    baseline: BaselineProvider | None = None,
+    stop: threading.Event | None = None,
+) -> Observation:
+    """Watch this host for `seconds` and return what was seen.
+
+    The first tick is taken at once, the last at the end; `on_tick` gets the seconds since the first tick and the
+    reading. Ctrl-C, or setting `stop`, ends the window early: what was seen until then is returned.
+    """
+    roots = roots or Roots()
+    stop = stop or threading.Event()
+    sampler = Sampler(catalogue if catalogue is not None else Catalogue(), roots, only)
+    readings: list[Reading] = []
+    before: TopologySnapshot | None = None
+    try:
+        sampler.start()
+        for reading in sampler.run(seconds, stop):
+            readings.append(reading)
+            if before is None:
+                before, _ = snapshot(roots)
+            if on_tick is not None:
+                on_tick(reading.frame.clock - readings[0].frame.clock, reading)
+    except KeyboardInterrupt:
+        log.info("window_interrupted", ticks=len(readings))
+    finally:
+        coverage = sampler.coverage()
+        sampler.stop()
+    after, failed = snapshot(roots)
+    return assemble(
+        sampler.catalogue,
+        readings,
+        before=before or after,
+        after=after,
+        coverage=_with_topology(coverage, failed),
+        baseline=baseline,
+        roots=roots,
+    )
+
+
+def assemble(
+    catalogue: Catalogue,
+    readings: Collection[Reading],
+    *,
+    before: TopologySnapshot,
+    after: TopologySnapshot,
+    coverage: Coverage,
+    baseline: BaselineProvider | None = None,
+    roots: Roots | None = None,
+) -> Observation:
+    """Return the observation made of these readings; `baseline` is asked once the window's columns are known."""
+    window = Window.of(catalogue, (reading.frame for reading in readings))
+    return Observation(
+        host=read_host(roots),
+        window=window,
+        baseline=baseline(window) if baseline is not None else Baseline.unknown(len(window.series)),
+        before=before,
+        after=after,
+        logs=_in_order([record for reading in readings for record in reading.logs]),
+        events=_in_order([event for reading in readings for event in reading.events]),
+        coverage=coverage,
+        own_pids=own_pids(before) | own_pids(after),
+    )
+
+
+def own_pids(topology: TopologySnapshot) -> frozenset[int]:
+    """Return this process and its descendants: never culprits."""
+    ours = {os.getpid()}
+    parents = {process.pid: process.ppid for process in topology.processes.values()}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return frozenset(ours)
+
+
+def _in_order(records: list[Record]) -> tuple[Record, ...]:
+    return tuple(sorted(records, key=lambda record: record.time))
+
+
+def _with_topology(coverage: Coverage, failed: dict[str, str]) -> Coverage:
+    skipped = tuple(Skipped(f"topology.{subject}", reason) for subject, reason in failed.items())
+    return Coverage(coverage.ran, coverage.skipped + skipped)
