@@ -5,13 +5,13 @@ The planner (rules or model) decides the order; the arithmetic, and so the proba
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rca.model import FaultModel, Feature, Finding
 from rca.scoring import expected_gain, posterior
 from rca.view import View
-from wardround.ids import new_id
+from wardround.ids import Prefix, new_id
 from wardround.models.diagnosis import Culprit, Evidence
 
 # An answer with a smaller ratio says nothing either way.
@@ -71,18 +71,33 @@ class Test:
     gain: float
 
 
-class Case:
-    """Suspects and evidence of one round. Evidence is shared: a question about the host is measured once."""
+def _fresh(prefix: Prefix, name: str) -> str:
+    return new_id(prefix)
 
-    def __init__(self, view: View, models: Iterable[FaultModel]) -> None:
+
+class Case:
+    """Suspects and evidence of one round. Evidence is shared: a question about the host is measured once.
+
+    `identify` gives a hypothesis or a piece of evidence its id from what it is about (default: a fresh one).
+    """
+
+    def __init__(
+        self, view: View, models: Iterable[FaultModel] = (), identify: Callable[[Prefix, str], str] = _fresh
+    ) -> None:
         self.view = view
+        self._identify = identify
         self.candidates: dict[str, Candidate] = {}
         self.evidence: dict[str, Evidence] = {}
         self._measured: dict[tuple[int, tuple[str, str, int | None]], tuple[Finding, str] | None] = {}
         for model in models:
-            for culprit in model.suspects(view):
-                candidate = Candidate(model, culprit)
-                self.candidates.setdefault(candidate.key, candidate)
+            self.admit(model)
+
+    def admit(self, model: FaultModel) -> None:
+        """Take in the suspects of one fault model."""
+        for culprit in model.suspects(self.view):
+            candidate = Candidate(model, culprit)
+            candidate.id = self._identify("hyp", candidate.key)
+            self.candidates.setdefault(candidate.key, candidate)
 
     def tests(self) -> list[Test]:
         """Return the tools not yet called about each candidate, the most telling first."""
@@ -113,7 +128,8 @@ class Case:
         key = (id(feature.measure), candidate.culprit.key)
         if key not in self._measured:
             finding = feature.measure(self.view, candidate.culprit)
-            self._measured[key] = (finding, new_id("ev")) if finding is not None else None
+            number = self._identify("ev", f"{candidate.key}|{feature.name}")
+            self._measured[key] = (finding, number) if finding is not None else None
         known = self._measured[key]
         if known is None:
             candidate.asked[feature.name] = None
