@@ -92,6 +92,5 @@ class Cgroup:
         return [(self.path / name, f"{device} 0") for name in names]
 
 
-
 def _io_max(ops: int, rate: int) -> list[tuple[str, int]]:
     return [("rbps", rate), ("wbps", rate), ("riops", ops), ("wiops", ops)]

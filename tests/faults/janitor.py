@@ -1,15 +1,16 @@
 """Undoes what a fault scenario did to the host, also when the scenario's own process was killed.
 
 It runs as a process of its own, in a session of its own, and reads one JSON object a line from its standard
-input: what to undo, written by the stage *before* the deed. End of input, whether the stage closed it or the kernel did
-because the stage died, or the deadline, starts the clean-up in reverse order: there is one way out,
-so the clean-up after a kill is the clean-up of every run. What could not be undone is printed as a JSON list of sentences.
+input: what to undo, written by the stage *before* the deed. End of input, whether the stage closed it or the kernel
+did because the stage died, or the deadline, starts the clean-up in reverse order: there is one way out, so the clean-up
+after a kill is the clean-up of every run. What could not be undone is printed as a JSON list of sentences.
 
 Standard library only, started with `python -I -S`. It cannot help where the machine itself goes down.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -203,10 +204,8 @@ def main() -> int:
     left = [complaint for undo, what in reversed(todo) if (complaint := UNDO[undo](what))]
     if complaint := undo_processes(mark):
         left.append(complaint)
-    try:
+    with contextlib.suppress(BrokenPipeError):  # nobody is left to be told
         print(json.dumps(left), flush=True)
-    except BrokenPipeError:
-        pass
     return 1 if left else 0
 
 

@@ -20,9 +20,9 @@ def _group(stage: Stage, name: str, limit_mb: int) -> Cgroup:
 
 def _exhausted(group: Cgroup, limit_mb: int) -> bool:
     """The group is at its limit, charges meet the limit, and tasks stall on it."""
-    before = kernel.psi_us("memory")
-    hits = kernel.rate(group.limit_hits)
-    return group.memory() > 0.95 * limit_mb * MB and hits > 20 and kernel.psi_us("memory") > before
+    hits = group.limit_hits()
+    stalled = kernel.rate(lambda: kernel.psi_us("memory") / 1e6)
+    return group.memory() > 0.95 * limit_mb * MB and group.limit_hits() - hits > 20 and stalled > 0.03
 
 
 @scenario("mem.exhaustion/one", needs=(root, compiler, controller("memory")))

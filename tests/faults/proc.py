@@ -9,7 +9,7 @@ import time
 
 from tests.faults import kernel
 from tests.faults.scenario import Injected, Truth, compiler, process, root, scenario
-from tests.faults.stage import NotBiting, Stage
+from tests.faults.stage import NotBitingError, Stage
 
 
 def _served(stage: Stage, program: list[str], clients: int = 3) -> subprocess.Popen[bytes]:
@@ -118,7 +118,7 @@ def _dying(stage: Stage, keeper: subprocess.Popen[bytes], name: str) -> Injected
         try:
             seen.update(kernel.children(keeper.pid))
         except OSError as error:
-            raise NotBiting("the supervisor is gone") from error
+            raise NotBitingError("the supervisor is gone") from error
         return len(seen) >= 3
 
     def pids() -> frozenset[int]:

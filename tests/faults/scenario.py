@@ -116,7 +116,7 @@ class Scenario:
     def inject(self) -> Iterator[Injected]:
         """Hold the fault for the body of the `with`; nothing of it is left afterwards.
 
-        Raises NotBiting when the fault does not take hold, LeftBehind when something could not be undone.
+        Raises NotBitingError when the fault does not take hold, LeftBehindError when something could not be undone.
         """
         with Stage(self.lasts_s) as stage:
             yield self.body(stage)

@@ -35,11 +35,11 @@ CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class NotBiting(AssertionError):
+class NotBitingError(AssertionError):
     """The injected fault did not show in the kernel's own counters."""
 
 
-class LeftBehind(AssertionError):
+class LeftBehindError(AssertionError):
     """The janitor could not undo everything."""
 
 
@@ -72,7 +72,7 @@ class Stage:
         for program in self._programs:
             program.wait(timeout=10)
         if left := json.loads(said):
-            raise LeftBehind("; ".join(left)) from error
+            raise LeftBehindError("; ".join(left)) from error
 
     def will_undo(self, undo: str, what: str) -> None:
         """Tell the janitor what to undo; called before the deed."""
@@ -90,7 +90,7 @@ class Stage:
             built.parent.mkdir(parents=True, exist_ok=True)
             compiler = shutil.which("gcc") or shutil.which("cc") or "cc"
             partial = built.with_suffix(f".{os.getpid()}")
-            command = [compiler, "-O1", "-g", "-pthread", "-o", partial, WORKLOADS / source]
+            command = [compiler, "-O1", "-g", "-pthread", "-o", str(partial), str(WORKLOADS / source)]
             subprocess.run(command, check=True, timeout=60)
             partial.rename(built)
         return self._under(name, built)
@@ -151,11 +151,11 @@ class Stage:
         return program
 
     def wait_until(self, bites: Callable[[], bool], what: str, timeout_s: float = 15.0) -> None:
-        """Wait until the kernel's counters show the fault; NotBiting with `what` was expected when they never do."""
+        """Wait until the kernel's counters show the fault; NotBitingError with `what` was expected when not."""
         end = time.monotonic() + timeout_s
         while not bites():
             if time.monotonic() > end:
-                raise NotBiting(f"not seen within {timeout_s:g} s: {what}")
+                raise NotBitingError(f"not seen within {timeout_s:g} s: {what}")
             time.sleep(0.05)
 
     # --- places -----------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Stage:
         """A new control group `<name>-<id>` below the root of the controller's hierarchy."""
         found = hierarchy(controller)
         if found is None:
-            raise NotBiting(f"no hierarchy holds {controller}")
+            raise NotBitingError(f"no hierarchy holds {controller}")
         mount, version = found
         group = Cgroup(mount / f"{name}-{self.id}", version)
         self.will_undo("cgroup", str(group.path))
@@ -260,8 +260,8 @@ class Stage:
             return int(probe.getsockname()[1])
 
     def run(self, *argv: str) -> str:
-        """Run a system tool; its output. NotBiting with its complaint when it fails."""
+        """Run a system tool; its output. NotBitingError with its complaint when it fails."""
         done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
         if done.returncode:
-            raise NotBiting(f"{' '.join(argv)}: {done.stderr.strip()}")
+            raise NotBitingError(f"{' '.join(argv)}: {done.stderr.strip()}")
         return done.stdout

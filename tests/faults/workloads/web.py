@@ -1,10 +1,12 @@
 """A small web server on 127.0.0.1 with a pool of threads and some real work a request.
 
 usage: web.py PORT WORK_LOOPS [crossed-after REQUESTS] [leak]
-`crossed-after N`: after N requests two handlers take two locks in opposite order. `leak`: each request leaves a file open.
+`crossed-after N`: after N requests two handlers take two locks in opposite order.
+`leak`: each request leaves a file open.
 """
 
 import itertools
+import os
 import socket
 import sys
 import threading
@@ -15,7 +17,7 @@ crossed_after = int(sys.argv[4]) if "crossed-after" in sys.argv else None
 leaks = "leak" in sys.argv
 accounts, journal = threading.Lock(), threading.Lock()
 numbers = itertools.count()
-kept: list[object] = []
+kept: list[int] = []
 
 
 def answer(peer: socket.socket) -> None:
@@ -33,7 +35,7 @@ def answer(peer: socket.socket) -> None:
         with accounts, journal:
             pass
     if leaks:
-        kept.append(open("/proc/self/stat"))
+        kept.append(os.open("/proc/self/stat", os.O_RDONLY))
     peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
 
 
