@@ -190,7 +190,9 @@ class Chart(Part):
 class Document(Part):
     """One diagnosis of one host."""
 
-    schema_: Literal["wardround.diagnosis/v1"] = Field(default=SCHEMA, validation_alias="schema", serialization_alias="schema")
+    schema_: Literal["wardround.diagnosis/v1"] = Field(
+        default=SCHEMA, validation_alias="schema", serialization_alias="schema"
+    )
     run_id: str
     incident_id: str | None
     host: str

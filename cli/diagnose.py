@@ -1,0 +1,99 @@
+"""The command without a subcommand: observe this host, run the round, print the diagnosis, keep it in the store."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.interrupt import clean_termination
+from cli.output import View, emit
+from cli.progress import Progress
+from wardround.errors import StateError, UserError
+
+if TYPE_CHECKING:
+    from wardround.models.diagnosis import Diagnosis
+    from wardround.models.document import Document
+    from wardround.models.observation import Observation
+    from wardround.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked: `window` s (None: the setting), `since` Unix seconds, what to focus on, `timeout` s."""
+
+    window: float | None = None
+    since: float | None = None
+    pid: int | None = None
+    cgroup: str | None = None
+    timeout: float | None = None
+
+
+def run(request: Request, view: View) -> int:
+    """Diagnose this host and return the exit code.
+
+    :raises UserError: an option, a setting or the focus is wrong
+    :raises WardroundError: the result could not be written, or the time limit passed
+    """
+    from cli.window import RESERVE, observe_host, time_limit
+
+    settings = prepare(view, {"window": request.window})
+    check_focus(request)
+    seconds = settings.window
+    with Progress(view.progress) as progress, clean_termination(), time_limit(request.timeout):
+        if request.timeout is not None and seconds > request.timeout - RESERVE:
+            seconds = max(2.0, request.timeout - RESERVE)
+            progress.note(f"the window is shortened to {seconds:g} s to be done within --timeout")
+        observation = observe_host(seconds, settings, progress)
+        progress.doing = "judging"
+        document = conclude(observation, settings, request)
+    code = emit(document, view)
+    keep(document, settings)
+    return code
+
+
+def prepare(view: View, flags: dict[str, object]) -> Settings:
+    """Load the settings, set up logging, and refuse at once a page that could not be written after the window."""
+    from wardround.logging import configure
+    from wardround.settings import load
+
+    configure(view.verbose)
+    loaded = load(flags)
+    for note in loaded.notes:
+        print(f"diagnose: {note}", file=sys.stderr)
+    if view.html is not None:
+        _check_writable(view.html)
+    return loaded.settings
+
+
+def _check_writable(path: Path) -> None:
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        why = "it is a folder" if path.is_dir() else f"the folder {path.absolute().parent} cannot be written"
+        raise UserError(f"the page {path} cannot be written", why, "choose another place for --html")
+
+
+def check_focus(request: Request) -> None:
+    """Refuse a process or control group that does not exist before time is spent on observing."""
+    if request.pid is not None and not Path(f"/proc/{request.pid}").exists():
+        raise UserError(f"there is no process {request.pid}", "it may have ended", "see `ps -e` for those that run")
+
+
+def conclude(observation: Observation, settings: Settings, request: Request) -> Document:
+    """Run the round over `observation` and return the document that every surface shows."""
+    from agents.round import run_round
+    from wardround.models.document import to_document
+
+    diagnosis: Diagnosis = run_round(observation, settings)
+    return to_document(diagnosis)
+
+
+def keep(document: Document, settings: Settings) -> None:
+    """Put the document into the store; where that is not possible say so and go on: the answer is already printed."""
+    from wardround.store.history import save_run
+
+    try:
+        save_run(settings.state_dir, document)
+    except StateError as error:
+        print(f"diagnose: this run was not stored: {error.what} ({error.why})", file=sys.stderr)

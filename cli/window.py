@@ -1,0 +1,92 @@
+"""Observes this host for one window: the progress line, Ctrl-C, the time limit; heavy imports hide behind the wait."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from cli.interrupt import stop_on_interrupt
+from cli.progress import Progress
+from wardround.errors import WardroundError
+
+if TYPE_CHECKING:
+    from collectors.base import Reading
+    from wardround.models.observation import Observation
+    from wardround.settings import Settings
+
+MIN_TICKS = 3
+RESERVE = 4.0  # seconds of --timeout that are kept for judging and printing
+_JUDGING = ("agents.round", "cli.render.terminal", "wardround.store.history")
+
+
+@dataclass
+class Watcher:
+    """Shows on the progress line what each tick brings."""
+
+    progress: Progress
+    ticks: int = 0
+
+    def __call__(self, elapsed: float, reading: Reading) -> None:
+        self.ticks += 1
+        self.progress.doing = f"observing this host ({len(reading.frame.ids)} values a tick)"
+        for event in reading.events:
+            if event.kind in ("oom_kill", "fatal_signal"):
+                self.progress.found = f"{event.kind.replace('_', ' ')}: {event.comm or 'a process'}"
+
+
+def observe_host(seconds: float, settings: Settings, progress: Progress) -> Observation:
+    """Return what was seen in `seconds`, or until the first Ctrl-C if that was at least `MIN_TICKS` ticks.
+
+    :raises KeyboardInterrupt: stopped before anything could be told
+    """
+    from collectors.observe import observe
+
+    watcher = Watcher(progress)
+    progress.doing = "starting the collectors"
+    progress.deadline = time.monotonic() + seconds
+    threading.Thread(target=_import_ahead, name="imports", daemon=True).start()
+    with stop_on_interrupt() as stop:
+        observation = observe(seconds, on_tick=watcher, stop=stop)
+        stopped = stop.is_set()
+    progress.deadline = None
+    ticks = len(observation.window.times)
+    if ticks < MIN_TICKS and stopped:
+        raise KeyboardInterrupt
+    if stopped:
+        progress.note(f"interrupted: judging the {ticks} ticks seen so far (Ctrl-C again to leave)")
+    return observation
+
+
+def _import_ahead() -> None:
+    """Load what judging needs while the window runs; what fails to load fails again, aloud, where it is used."""
+    for name in _JUDGING:
+        try:
+            import_module(name)
+        except ImportError:
+            return
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise a WardroundError in the main thread once `seconds` have passed inside the block."""
+    if seconds is None:
+        yield
+        return
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise WardroundError(f"not done within --timeout {seconds:g} s", do="allow more time or a shorter --window")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
