@@ -41,7 +41,7 @@ COLUMNS: tuple[tuple[int, str, str, float], ...] = (
 MOUNTS_EVERY = 10  # reads between looks at what is mounted
 
 
-class Block:
+class BlockCollector:
     """Collector of /proc/diskstats."""
 
     name = "collectors.block"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collectors.base import Roots
-from collectors.block import Block, snapshot_devices
+from collectors.block import BlockCollector, snapshot_devices
 from wardround.models.series import Catalogue, Frame
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -45,7 +45,7 @@ def test_bytes_written_to_a_loop_device_are_counted_exactly(loop):
     device, _ = loop
     name = os.path.basename(device)
     catalogue = Catalogue()
-    block = Block(catalogue, Roots())
+    block = BlockCollector(catalogue, Roots())
     assert block.probe().available
     block.start()
 
@@ -94,7 +94,7 @@ def test_partitions_are_left_out_unless_mounted(tmp_path):
     text = line.format(8, 0, "sda") + line.format(8, 1, "sda1") + line.format(8, 2, "sda2")
     text += "11 0 sr0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
     catalogue = Catalogue()
-    frame = Block(catalogue, recorded(tmp_path, text, "sda1", "sda2")).read(1.0, 1.0).frame
+    frame = BlockCollector(catalogue, recorded(tmp_path, text, "sda1", "sda2")).read(1.0, 1.0).frame
     assert {series.label("device") for series in catalogue} == {"sda", "sda2"}
     assert values(frame, catalogue, "system.disk.io", device="sda", direction="write") == [160 * 512]
     assert values(frame, catalogue, "linux.disk.inflight", device="sda") == [1]
@@ -105,13 +105,13 @@ def test_an_old_kernels_short_line_gives_what_it_has(tmp_path):
     """Fourteen columns before Linux 4.18: no discards, no flushes, everything else; a broken line is skipped."""
     catalogue = Catalogue()
     text = "8 0 sda 10 0 80 5 20 0 160 7 1 9 12\nnonsense\n"
-    frame = Block(catalogue, recorded(tmp_path, text)).read(1.0, 1.0).frame
+    frame = BlockCollector(catalogue, recorded(tmp_path, text)).read(1.0, 1.0).frame
     assert values(frame, catalogue, "linux.disk.queue_time", device="sda") == [0.012]
     assert not values(frame, catalogue, "system.disk.operations", direction="flush")
 
 
 def test_without_diskstats_it_says_so(tmp_path):
     """A container without /proc/diskstats gets a reason, not an error."""
-    block = Block(Catalogue(), Roots(str(tmp_path), str(tmp_path), str(tmp_path)))
+    block = BlockCollector(Catalogue(), Roots(str(tmp_path), str(tmp_path), str(tmp_path)))
     assert not block.probe().available
     assert len(block.read(1.0, 1.0).frame.ids) == 0

@@ -131,7 +131,8 @@ _BLOCK = _table(
         "mountpoint state",
         "inodes used and free (absent where the filesystem has no fixed number)",
     ),
-    ("linux.filesystem.readonly", "1", "gauge", "mountpoint", "1 where the superblock is read-only"),
+    ("linux.filesystem.readonly", "1", "gauge", "mountpoint", "1 where the kernel made it read-only after an error (0 for a person's choice)"),
+    ("linux.filesystem.unresponsive", "1", "gauge", "mountpoint", "1 where a remote filesystem does not answer"),
     ("linux.filesystem.errors", "{error}", "counter", "device", "ext4 errors_count of the mounted device"),
 )
 

@@ -102,6 +102,9 @@ class Mount:
     """One mounted filesystem as seen by the processes of `mntns` (0 for the host's own namespace).
 
     `mountpoint` is what an operator would type; `seen_by` a pid whose root shows it where it is not the host's.
+    `failed` where the kernel made it read-only after an error. Filled for nearly full ones only: `largest` are the
+    files and folders (with a slash at the end) that hold most, in bytes, or in files where `largest_unit` is ``{file}``;
+    `writers` are the pids with files open for writing there.
     """
 
     mountpoint: str
@@ -112,6 +115,11 @@ class Mount:
     source: str
     mntns: int = 0
     seen_by: int | None = None
+    super_options: tuple[str, ...] = ()
+    failed: bool = False
+    largest: tuple[tuple[str, int], ...] = ()
+    largest_unit: str = "By"
+    writers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
