@@ -25,6 +25,8 @@ BUILTIN: dict[str, str] = {
     "collectors.interrupts": "collectors.interrupts:InterruptsCollector",
     "collectors.process": "collectors.process:ProcessCollector",
     "collectors.cgroup": "collectors.cgroup:CgroupCollector",
+    "collectors.block": "collectors.block:BlockCollector",
+    "collectors.filesystem": "collectors.filesystem:FilesystemCollector",
 }
 
 
