@@ -61,7 +61,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One fault with one culprit. `explains` are metrics or other faults that this cause accounts for."""
+    """One fault with one culprit, told in the sentence `headline`.
+
+    `explains` are metrics or other faults that this cause accounts for.
+    """
 
     id: str
     fault: str
@@ -74,6 +77,7 @@ class Hypothesis:
     explains: tuple[str, ...] = ()
     causal_chain: tuple[str, ...] = ()
     would_confirm: tuple[str, ...] = ()
+    headline: str = ""
 
 
 @dataclass(frozen=True, slots=True)

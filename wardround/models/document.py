@@ -90,6 +90,7 @@ class Hypothesis(Part):
     explains: list[str]
     causal_chain: list[str]
     would_confirm: list[str]
+    headline: str | None = None
 
 
 class RuledOut(Part):
@@ -274,6 +275,7 @@ def _hypothesis(hypothesis: inside.Hypothesis) -> Hypothesis:
         explains=list(hypothesis.explains),
         causal_chain=list(hypothesis.causal_chain),
         would_confirm=list(hypothesis.would_confirm),
+        headline=hypothesis.headline or None,
     )
 
 
