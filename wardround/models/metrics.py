@@ -345,6 +345,13 @@ _ENGINE = _table(
 _SELF = _table(
     ("wardround.collector.time", "s", "gauge", "collector", "CPU time the collector's last tick took"),
     ("wardround.tick.delay", "s", "gauge", "", "how late the tick began"),
+    (
+        "wardround.log.records",
+        "{record}",
+        "counter",
+        "source unit template",
+        "log records of one mined template (named by anomalies only)",
+    ),
 )
 
 METRICS: dict[str, Metric] = {
