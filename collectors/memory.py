@@ -32,9 +32,13 @@ STATES = {
     "Committed_AS": "committed",
     "Hugetlb": "hugepages",
 }
-VMSTAT_KEYS = frozenset(
-    ["pgfault", "pgmajfault", "pgpgin", "pgpgout", "pswpin", "pswpout", "oom_kill"]
-    + ["thp_fault_alloc", "thp_fault_fallback", "thp_collapse_alloc", "thp_collapse_alloc_failed", "thp_split_page"]
+PAGING_KEYS = ("pgfault", "pgmajfault", "pgpgin", "pgpgout", "pswpin", "pswpout", "oom_kill")
+THP_KEYS = (
+    "thp_fault_alloc",
+    "thp_fault_fallback",
+    "thp_collapse_alloc",
+    "thp_collapse_alloc_failed",
+    "thp_split_page",
 )
 VMSTAT_PREFIXES = ("allocstall_", "compact_", "kswapd_", "numa_", "pgmigrate_", "pgscan_", "pgsteal_", "workingset_")
 LEVELS_IN_VMSTAT = frozenset(["workingset_nodes"])
@@ -101,8 +105,8 @@ class MemoryCollector:
         values += levels
 
     def _vmstat_series(self, key: str) -> int | None:
-        wanted = key in VMSTAT_KEYS or (key.startswith(VMSTAT_PREFIXES) and key not in LEVELS_IN_VMSTAT)
-        return self._catalogue.id("linux.vmstat", key=key) if wanted else None
+        chosen = key in PAGING_KEYS or key in THP_KEYS or key.startswith(VMSTAT_PREFIXES)
+        return self._catalogue.id("linux.vmstat", key=key) if chosen and key not in LEVELS_IN_VMSTAT else None
 
     def _add_buddyinfo(self, text: bytes, ids: list[int], values: list[float]) -> None:
         """Each line is ``Node 0, zone   Normal  93  2  357 …``: free blocks of order 0, 1, 2 …"""

@@ -31,6 +31,12 @@ class KeptFile:
             text += more
         return text
 
+    def read_record(self) -> bytes:
+        """Return the text of a file that the kernel writes as one record (``/proc/PID/stat`` and its siblings)."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._fd, CHUNK, 0)
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
