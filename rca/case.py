@@ -38,6 +38,10 @@ class Candidate:
     def probability(self) -> float:
         return posterior(self.model.prior, self.ratios.values())
 
+    def probability_if(self, ratios: Iterable[float]) -> float:
+        """Return the probability if further answers had these log-likelihood ratios."""
+        return posterior(self.model.prior, (*self.ratios.values(), *ratios))
+
     @property
     def supporting(self) -> tuple[str, ...]:
         return self._speaking(1.0)
@@ -78,14 +82,16 @@ def _fresh(prefix: Prefix, name: str) -> str:
 class Case:
     """Suspects and evidence of one round. Evidence is shared: a question about the host is measured once.
 
-    `identify` gives a hypothesis or a piece of evidence its id from what it is about (default: a fresh one).
+    `identify` gives a hypothesis or a piece of evidence its id from what it is about (default: a fresh one); `failed`
+    are questions, ``<fault>.<feature>``, that broke instead of answering, with the reason.
     """
 
     def __init__(
         self, view: View, models: Iterable[FaultModel] = (), identify: Callable[[Prefix, str], str] = _fresh
     ) -> None:
         self.view = view
-        self._identify = identify
+        self.identify = identify
+        self.failed: dict[str, str] = {}
         self.candidates: dict[str, Candidate] = {}
         self.evidence: dict[str, Evidence] = {}
         self._measured: dict[tuple[int, tuple[str, str, int | None]], tuple[Finding, str] | None] = {}
@@ -96,7 +102,7 @@ class Case:
         """Take in the suspects of one fault model."""
         for culprit in model.suspects(self.view):
             candidate = Candidate(model, culprit)
-            candidate.id = self._identify("hyp", candidate.key)
+            candidate.id = self.identify("hyp", candidate.key)
             self.candidates.setdefault(candidate.key, candidate)
 
     def tests(self) -> list[Test]:
@@ -128,7 +134,7 @@ class Case:
         key = (id(feature.measure), candidate.culprit.key)
         if key not in self._measured:
             finding = feature.measure(self.view, candidate.culprit)
-            number = self._identify("ev", f"{candidate.key}|{feature.name}")
+            number = self.identify("ev", f"{candidate.key}|{feature.name}")
             self._measured[key] = (finding, number) if finding is not None else None
         known = self._measured[key]
         if known is None:

@@ -58,7 +58,7 @@ def conclude(case: Case) -> Conclusion:
 
 
 def headline(candidate: Candidate) -> str:
-    """Return the cause in a sentence. A model's sentence may need findings that could not be measured: then its name."""
+    """Return the cause in a sentence; where that needs a finding that could not be measured, the fault's name."""
     try:
         return candidate.model.headline(candidate.culprit, candidate.findings)
     except KeyError:
@@ -115,6 +115,7 @@ def _hypothesis(case: Case, candidate: Candidate, p: float, links: list[Explaine
         explains=tuple(m for m in candidate.model.effects if m in seen) + tuple(s.model.fault for s in symptoms),
         causal_chain=candidate.model.chain + tuple(headline(s) for s in symptoms),
         would_confirm=tuple(_open_questions(candidate)) if p < CONFIRMED or not candidate.proven else (),
+        headline=headline(candidate),
     )
 
 
@@ -171,7 +172,8 @@ def _quiet_summary(view: View) -> str:
     available = window.last("system.memory.usage", state="available")
     return (
         f"Nothing wrong was found in {view.seconds:.0f} s: CPUs {busy:.0%} busy, "
-        f"{available / 2**30:.1f} GiB memory available, {len(view.users)} processes, {len(window.series)} series looked at."
+        f"{available / 2**30:.1f} GiB memory available; "
+        f"{len(view.users)} processes and {len(window.series)} series were looked at."
     )
 
 

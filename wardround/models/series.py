@@ -227,11 +227,11 @@ class Window:
             return float("nan")
         return nan_reduce(np.nansum, self.values[0, columns]) / uptime
 
-    def entities(self, name: str, key: str, **labels: object) -> dict[str, list[int]]:
+    def entities(self, name: str, by: str, /, **labels: object) -> dict[str, list[int]]:
         """Group a metric's columns by one label: ``{label value: columns}``."""
         grouped: dict[str, list[int]] = {}
         for column in self.columns(name, **labels):
-            value = self.series[column].label(key)
+            value = self.series[column].label(by)
             if value is not None:
                 grouped.setdefault(value, []).append(column)
         return grouped

@@ -1,0 +1,90 @@
+"""Questions and small tools that several families use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rca.model import Finding, Measure
+from rca.view import Group, View, filled, series_onset
+from wardround.models.diagnosis import Culprit
+from wardround.models.series import FloatArray
+from wardround.models.topology import Process
+
+
+def process_culprit(process: Process, group: Group | None = None) -> Culprit:
+    """Name a process as an operator would; a group of like workers by its leader, with how many it stands for."""
+    labels = [("cmdline", process.cmdline[:120])] if process.cmdline else []
+    if process.unit:
+        labels.append(("unit", process.unit))
+    if group is not None and len(group.members) > 1:
+        labels.append(("workers", str(len(group.members))))
+    return Culprit("process", process.name, process.pid, tuple(labels))
+
+
+def group_culprits(view: View, amount: Callable[[Group], float], least: float, most: int = 3) -> list[Culprit]:
+    """Name the groups with the largest amounts of something, from `least` on."""
+    scored = [(amount(group), group) for group in view.groups]
+    chosen = sorted((s for s in scored if s[0] >= least), key=lambda s: -s[0])[:most]
+    return [process_culprit(group.leader, group) for _, group in chosen]
+
+
+def over_group(view: View, culprit: Culprit, table: dict[int, float]) -> float:
+    """Sum a per-process table over the culprit's group."""
+    if culprit.pid is None:
+        return 0.0
+    return sum(table.get(pid, 0.0) for pid in view.group_of(culprit.pid).pids)
+
+
+def who(culprit: Culprit) -> str:
+    """``name (pid 12)``, with the number of workers where it stands for several."""
+    workers = culprit.label("workers")
+    group = f" and {int(workers) - 1} like it" if workers else ""
+    return f"{culprit.name} (pid {culprit.pid}){group}" if culprit.pid else culprit.name
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit in ("B", "KiB") else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def pressure(resource: str, kind: str = "some") -> Measure:
+    """Build the question: how much of the window did tasks stall on a resource?"""
+
+    def measure(view: View, _: Culprit) -> Finding | None:
+        share = view.pressure(resource, kind)
+        if np.isnan(share):
+            return None
+        usual = view.window.since_boot(view.uptime, f"linux.psi.{resource}.{kind}")
+        tasks = "some task" if kind == "some" else "every task"
+        return Finding(
+            value=share,
+            statement=f"{tasks} waited for {resource} during {share:.0%} of the window",
+            values={"stalled_share": share},
+            unit="1",
+            baseline={"stalled_share_since_boot": usual},
+            reproduce=f"cat /proc/pressure/{resource}",
+            source="collectors.psi",
+            series=(f"linux.psi.{resource}.{kind}",),
+            onset=series_onset(view.window, view.window.level(f"linux.psi.{resource}.{kind}")),
+        )
+
+    return measure
+
+
+def column_levels(view: View, columns: list[int]) -> FloatArray:
+    """``[T]`` levels summed over columns, gaps carried forward; all NaN where there are none."""
+    if not columns:
+        return np.full(len(view.window.times), np.nan)
+    return np.asarray(np.nansum(filled(view.window.levels[:, columns]), axis=1), dtype=np.float64)
+
+
+def rise(view: View, name: str, **labels: object) -> float:
+    """How much a counter rose over the window; 0 where it was not seen."""
+    value = view.window.increase(name, **labels)
+    return 0.0 if np.isnan(value) else value
