@@ -70,7 +70,8 @@ def namespaces(kind: Literal["net", "mnt"], roots: Roots) -> list[Namespace]:
             continue
         if inode not in found and len(found) < MOST:
             found[inode] = Namespace(inode, path, pid, False)
-    for name in _names(BIND) if kind == "net" else ():
+    live = kind == "net" and roots.proc == "/proc"  # names mean nothing beside a recorded tree
+    for name in _names(BIND) if live else ():
         named = BIND / name
         try:
             status = named.stat()

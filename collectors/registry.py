@@ -27,6 +27,7 @@ BUILTIN: dict[str, str] = {
     "collectors.cgroup": "collectors.cgroup:CgroupCollector",
     "collectors.block": "collectors.block:BlockCollector",
     "collectors.filesystem": "collectors.filesystem:FilesystemCollector",
+    "collectors.network": "collectors.network:NetworkCollector",
 }
 
 

@@ -85,7 +85,11 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One TCP listener or a group's sample. Addresses are ``ip:port``; queue and backlog hold for listeners."""
+    """One TCP listener, or the `count` like sockets of one process towards one remote address.
+
+    Addresses are ``ip:port`` (``local`` is empty for a group); queue and backlog hold for listeners. `netns` is 0 for
+    the host's own namespace (its label in series is empty). `pid` is None where no process holds it or none was found.
+    """
 
     state: str
     local: str
@@ -95,6 +99,7 @@ class Socket:
     queue: int = 0
     backlog: int = 0
     inode: int = 0
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,11 @@ class BlockDevice:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One network interface of a namespace. `peer_netns` is where the other end of a veth lies, if known."""
+    """One network interface of a namespace. `netns` is 0 for the host's own namespace (its label in series is empty).
+
+    `peer_netns` and `peer_index` tell where the other end of a veth lies, if known; `master` is the index of its bridge
+    or bond; `up` is what an administrator asked for, `operstate` what came of it.
+    """
 
     name: str
     netns: int
@@ -147,6 +156,10 @@ class Interface:
     mtu: int
     addresses: tuple[str, ...] = ()
     qdisc: str = ""
+    up: bool = True
+    peer_netns: int | None = None
+    peer_index: int = 0
+    master: int = 0
 
 
 @dataclass(frozen=True, slots=True)
