@@ -1,0 +1,157 @@
+"""The wording that all forms of a report share: which words are allowed, how numbers and times read.
+
+"Root cause" is said only of a confirmed hypothesis; everything else is "most likely" or "possible".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from wardround.models.document import Action, Document, Evidence, Hypothesis, Number
+
+# Control characters, and characters that reorder or hide text: host text must not steer the reader's terminal.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+RISKS = {
+    "R0": "only reads",
+    "R1": "reversible, local",
+    "R2": "interrupts a service",
+    "R3": "irreversible or wide",
+}
+TITLES = {"ok": "healthy", "problem": "problem found", "degraded": "could not look well enough", "error": "failed"}
+
+
+def plain(text: str) -> str:
+    """Return host text safe to print: control, bidirectional and invisible characters become visible marks."""
+    return _UNSEEN.sub("\ufffd", text.replace("\t", " ").replace("\n", " "))
+
+
+def found(document: Document) -> list[Hypothesis]:
+    """Return the hypotheses that are told as faults, the first one first."""
+    return [each for each in document.hypotheses if each.verdict != "possible"]
+
+
+def considered(document: Document) -> list[Hypothesis]:
+    """Return those that are only possible."""
+    return [each for each in document.hypotheses if each.verdict == "possible"]
+
+
+def heading(hypothesis: Hypothesis) -> str:
+    """Return ``Root cause (confirmed, 94 %)`` or the weaker words that the verdict allows."""
+    words = {
+        "confirmed": "Root cause (confirmed",
+        "likely": "Most likely cause (not confirmed",
+        "possible": "Possible (",
+    }
+    joint = "" if hypothesis.verdict == "possible" else ", "
+    return f"{words[hypothesis.verdict]}{joint}{percent(hypothesis.probability)})"
+
+
+def sentence(hypothesis: Hypothesis, document: Document) -> str:
+    """Return the hypothesis as a sentence; documents of earlier versions only have the summary."""
+    if hypothesis.headline:
+        return plain(hypothesis.headline)
+    only = len(found(document)) == 1 and hypothesis is found(document)[0]
+    return plain(document.summary) if only else f"{hypothesis.fault}: {culprit(hypothesis)}"
+
+
+def culprit(hypothesis: Hypothesis) -> str:
+    """Return kind, name and pid as an operator would type them."""
+    who = hypothesis.culprit
+    kind = "" if who.kind == "process" else f"{who.kind.replace('_', ' ')} "
+    pid = "" if who.pid is None else f" (pid {who.pid})"
+    return f"{kind}{plain(who.name)}{pid}"
+
+
+def percent(share: float) -> str:
+    """Return a probability in whole percent; never 100 % or 0 % unless it is exactly that."""
+    whole = round(share * 100)
+    if whole == 100 and share < 1:
+        return "> 99 %"
+    if whole == 0 and share > 0:
+        return "< 1 %"
+    return f"{whole} %"
+
+
+def duration(seconds: float) -> str:
+    """Return ``45 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    whole = max(0, round(seconds))
+    for size, unit, small, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{whole} s"
+
+
+def clock(time: datetime) -> str:
+    return time.strftime("%H:%M:%S UTC")
+
+
+def since(hypothesis: Hypothesis, document: Document) -> str:
+    """Return when it began and how long it has lasted; a beginning before the window is dated in full."""
+    if hypothesis.onset is None:
+        return "the beginning could not be dated"
+    age = (document.window.end - hypothesis.onset).total_seconds()
+    day = "" if age < 43200 else hypothesis.onset.strftime("%Y-%m-%d ")
+    return f"{day}{clock(hypothesis.onset)}, for {duration(age)} at the end of the window"
+
+
+def quantity(value: Number, unit: str) -> str:
+    """Return a number with its UCUM unit as people read it: shares in percent, bytes in binary units."""
+    if value is None:
+        return "unknown"
+    if unit == "1":
+        return f"{_short(value * 100)} %" if abs(value) <= 10 else _short(value)
+    base, slash, per = unit.partition("/")
+    if base == "By":
+        power = min(len(_BINARY) - 1, int(math.log(abs(value), 1024))) if abs(value) >= 1024 else 0
+        return f"{_short(value / 1024**power)} {_BINARY[power]}{slash}{per}"
+    if unit == "s" and 0 < abs(value) < 1:
+        return f"{_short(value * 1000)} ms" if abs(value) >= 1e-3 else f"{_short(value * 1e6)} µs"
+    if unit == "s/s":
+        return f"{_short(value)} s per s"
+    return f"{_short(value)} {base.strip('{}')}{slash}{per}".strip()
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:.3g}"
+
+
+def sparkline(values: Sequence[Number], width: int = 24) -> str:
+    """Return the shape of a series, from its own least to its greatest value; a gap is a blank. The peak of each
+    stretch is kept, since a fault may be shorter than a column."""
+    if not values:
+        return ""
+    size = math.ceil(len(values) / width)
+    chunks = [values[start : start + size] for start in range(0, len(values), size)]
+    peaks = [max((v for v in chunk if v is not None), default=None) for chunk in chunks]
+    seen = [peak for peak in peaks if peak is not None]
+    if not seen:
+        return ""
+    low, span = min(seen), max(seen) - min(seen)
+    top = len(_BLOCKS) - 1
+    level = [None if p is None else (top // 2 if span == 0 else round((p - low) / span * top)) for p in peaks]
+    return "".join(" " if each is None else _BLOCKS[each] for each in level)
+
+
+def because(ids: Sequence[str], document: Document) -> str:
+    """Return the statements behind something, in one line."""
+    return "; ".join(plain(each.statement) for each in document.cited(list(ids)))
+
+
+def treatments(hypothesis: Hypothesis, document: Document) -> list[Action]:
+    return [action for action in document.actions if action.treats == hypothesis.id]
+
+
+def telling(hypothesis: Hypothesis, document: Document) -> list[Evidence]:
+    return document.cited(hypothesis.supporting)
+
+
+def short_name(part: str) -> str:
+    return part.removeprefix("collectors.").removeprefix("detectors.")

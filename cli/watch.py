@@ -1,0 +1,188 @@
+"""`diagnose watch`: keeps collecting, so that the one-shot command knows what is usual on this host.
+
+Every second a tick of all collectors goes into the ring, every ten seconds a step into the history. Ticks that the
+host did not let us take are counted and told. No model, no Parquet library, no data frames in this process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options as opt
+
+if TYPE_CHECKING:
+    from cli.service import Notifier, StopSignal
+    from collectors.base import Reading
+    from collectors.history import Recorder
+    from collectors.ring import Ring
+    from collectors.sampler import Sampler
+    from wardround.settings import Settings
+
+INTERVAL = 1.0
+SETTLED = 5  # ticks after which start-up's objects are final
+UPKEEP = 60.0  # seconds between garbage collections and status lines
+MOST_SERIES = 30_000  # names of vanished series add up (about 0.5 kB each): then sampler and catalogue begin anew
+
+OnFrame = Callable[["Reading"], None]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("watch")(watch)
+
+
+def watch(
+    once: Annotated[bool, typer.Option("--once", help="Take one tick, print what was read, and leave.")] = False,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=1, metavar="SECONDS", help="Leave after this long.")
+    ] = None,
+    verbose: opt.Verbose = 0,
+    debug: opt.Debug = False,
+) -> None:
+    """Watch this host until stopped, and keep a history of what is usual.
+
+    Runs in the foreground, as a service under systemd (deploy/systemd/wardround-watch.service). The history lies in the
+    setting `state_dir`; `diagnose` reads it as its baseline.
+    """
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")  # before NumPy is loaded: its idle threads only cost memory
+    import structlog
+
+    from cli import service
+    from collectors.lock import hold
+    from wardround.errors import StateError
+    from wardround.logging import configure
+    from wardround.settings import load
+
+    service.one_arena()
+    configure(verbose + 1)  # nobody reads over its shoulder: warnings too
+    log = structlog.get_logger(__name__)
+    loaded = load()
+    for note in loaded.notes:
+        log.warning("setting_ignored", why=note)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(loaded.settings.state_dir))
+        except StateError as error:
+            log.warning("watching_without_history", what=error.what, why=error.why)
+        stop = service.StopSignal()
+        stack.callback(stop.close)
+        daemon = Daemon(loaded.settings)
+        daemon.run(stop, service.Notifier(), 0.0 if once else duration)
+    typer.echo(daemon.summary())
+
+
+class Daemon:
+    """The loop: sampler → ring → history, and whoever else wants each reading (`on_frame`, called in the loop)."""
+
+    def __init__(self, settings: Settings, on_frame: Sequence[OnFrame] = ()) -> None:
+        from collectors.facts import read_host
+        from collectors.history import Recorder
+        from collectors.ring import Ring
+        from collectors.sampler import Sampler
+        from wardround.models.series import Catalogue
+
+        catalogue = Catalogue()
+        self.on_frame = list(on_frame)
+        self.sampler: Sampler = Sampler(catalogue, interval=INTERVAL)
+        self.ring: Ring = Ring(catalogue, ticks=int(settings.ring / INTERVAL))
+        history = settings.history
+        self.history: Recorder = Recorder(
+            self.ring,
+            settings.state_dir / "history",
+            boot_id=read_host().boot_id,
+            step=history.step,
+            segment=history.segment,
+            hours=history.hours,
+            max_bytes=history.max_bytes,
+        )
+        self.ticks = 0
+        self.missed = 0
+        self.series = 0
+        self._upkeep_due = 0.0
+
+    def run(self, stop: StopSignal, notifier: Notifier, seconds: float | None = None) -> None:
+        """Tick once a second until stopped or `seconds` have passed; ticks that come too late are counted and left out."""
+        self.history.start()
+        self.sampler.start()
+        began = time.monotonic()
+        slot, delay = 0, 0.0
+        try:
+            while True:
+                self._tick(delay, everything=slot == 0)
+                if slot == 0:
+                    notifier.send("READY=1", f"STATUS={self.summary()}")
+                notifier.alive()
+                self._upkeep(notifier)
+                reached = int((time.monotonic() - began) / INTERVAL)
+                self.missed += max(0, reached - slot - 1)
+                slot = max(slot + 1, reached)
+                due = began + slot * INTERVAL
+                if (seconds is not None and due > began + seconds) or stop.sleep(due - time.monotonic()):
+                    return
+                delay = max(0.0, time.monotonic() - due)
+        finally:
+            notifier.send("STOPPING=1")
+            self.sampler.stop()
+            self.history.close()
+
+    def _tick(self, delay: float, everything: bool) -> None:
+        reading = self.sampler.tick(delay=delay, everything=everything)
+        self.ring.append(reading.frame)
+        self.history.tick(reading.frame.clock)
+        for hook in self.on_frame:
+            hook(reading)
+        self.ticks += 1
+        self.series = len(reading.frame.ids)
+        if self.ticks == SETTLED:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Put what start-up made out of the collector's sight, and collect on our own schedule from here on."""
+        from cli.service import give_back
+
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        give_back()
+
+    def _upkeep(self, notifier: Notifier) -> None:
+        now = time.monotonic()
+        if now < self._upkeep_due:
+            return
+        self._upkeep_due = now + UPKEEP
+        if len(self.sampler.catalogue) > MOST_SERIES:
+            self._begin_anew()
+        gc.collect()
+        notifier.send(f"STATUS={self.summary()}")
+
+    def _begin_anew(self) -> None:
+        """Replace sampler and catalogue, whose names only grow; the ring and what it holds stay."""
+        from collectors.sampler import Sampler
+        from wardround.models.series import Catalogue
+
+        self.history.close_segment()
+        self.sampler.stop()
+        catalogue = Catalogue()
+        self.ring.move_to(catalogue)
+        self.history.move_to(catalogue)
+        self.sampler = Sampler(catalogue, interval=INTERVAL)
+        self.sampler.start()
+
+    def summary(self) -> str:
+        coverage = self.sampler.coverage()
+        parts = [
+            f"{self.ticks} ticks ({self.missed} missed)",
+            f"{len(coverage.ran)} collectors ({len(coverage.skipped)} skipped)",
+            f"{len(self.ring.span(60).ids)} series",
+        ]
+        if self.ring.refused:
+            parts.append(f"{self.ring.refused} values left out for lack of room")
+        parts.append(f"history not written: {self.history.failing}" if self.history.failing else "history kept")
+        return ", ".join(parts)
