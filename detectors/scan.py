@@ -30,7 +30,6 @@ from wardround.models.observation import Observation
 from wardround.models.series import Baseline, FloatArray, Series, Window
 
 BASELINE_FREEDOM = 5.0  # a host's levels wander from hour to hour: the tail of its own past is heavy
-FEWEST_IN_BASELINE = 30
 FEWEST_TESTS = 100  # so few series move on an idle host that the threshold would be lax
 TEMPLATE_LENGTH = 160
 
@@ -129,7 +128,7 @@ class _Look:
 
     def _against_baseline(self, levels: FloatArray, least: FloatArray, limit: float) -> Iterator[Anomaly]:
         base = self.baseline
-        known = self.wanted & np.isfinite(least) & (base.count >= FEWEST_IN_BASELINE)
+        known = self.wanted & np.isfinite(least) & (base.count > 0)
         columns = np.flatnonzero(known & np.isfinite(base.level) & np.isfinite(base.scale))
         if not len(columns):
             return

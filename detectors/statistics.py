@@ -65,4 +65,4 @@ def count_tail(count: int, shape: float, odds: float) -> float:
 
 def surprise(p: FloatArray) -> FloatArray:
     """Return -log10 p: the score of detectors that have a probability; NaN stays NaN."""
-    return -np.log10(np.clip(p, SMALLEST, 1.0))
+    return 0.0 - np.log10(np.clip(p, SMALLEST, 1.0))  # 0.0 -: no negative zero
