@@ -108,7 +108,7 @@ class Daemon:
         self._upkeep_due = 0.0
 
     def run(self, stop: StopSignal, notifier: Notifier, seconds: float | None = None) -> None:
-        """Tick once a second until stopped or `seconds` have passed; ticks that come too late are counted and left out."""
+        """Tick once a second until stopped or `seconds` have passed; ticks that come too late are counted, left out."""
         self.history.start()
         self.sampler.start()
         began = time.monotonic()
