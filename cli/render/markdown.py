@@ -30,7 +30,7 @@ def code(text: str) -> str:
 def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("cli.render"),
-        autoescape=False,  # noqa: S701 Markdown, not HTML: `escape` is called on all host text
+        autoescape=False,  # Markdown, not HTML: `escape` is called on all host text
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
