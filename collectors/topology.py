@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 
 # field of the snapshot -> "module:function"; each takes the roots
 SUBJECTS: dict[str, str] = {
-    "processes": "collectors.processes:snapshot_processes",
-    "cgroups": "collectors.cgroups:snapshot_cgroups",
+    "processes": "collectors.process_table:snapshot_processes",
+    "cgroups": "collectors.cgroup_tree:snapshot_cgroups",
     "sockets": "collectors.sockets:snapshot_sockets",
     "mounts": "collectors.filesystem:snapshot_mounts",
     "devices": "collectors.block:snapshot_devices",
