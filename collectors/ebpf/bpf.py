@@ -30,7 +30,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Element(ctypes.Structure):
-    _fields_ = (("fd", ctypes.c_uint32), ("key", ctypes.c_uint64), ("value", ctypes.c_uint64), ("flags", ctypes.c_uint64))
+    _fields_ = (
+        ("fd", ctypes.c_uint32), ("key", ctypes.c_uint64), ("value", ctypes.c_uint64), ("flags", ctypes.c_uint64),
+    )  # fmt: skip
 
 
 class _Batch(ctypes.Structure):

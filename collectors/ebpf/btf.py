@@ -2,7 +2,7 @@
 lies, what an enumeration's values are called, how many arguments a tracepoint passes.
 
 Source: `/sys/kernel/btf/vmlinux` (CONFIG_DEBUG_INFO_BTF), format of Documentation/bpf/btf.rst.
-Standard library only and valid for Python 3.9, because the loader imports it under the system's interpreter.
+Standard library only and valid for Python 3.10, because the loader imports it under the system's interpreter.
 Cost: 0.1 to 0.2 s of CPU and about 25 MB for a 5.5 MB file, in the loader process, which exits.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import array
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 _MAGIC = 0xEB9F
 _ENUM, _ENUM64, _FUNC_PROTO, _TYPEDEF, _PTR = 6, 19, 13, 8, 2
@@ -76,8 +76,7 @@ class Btf:
             step = _WORDS_PER_ELEMENT[kind]
             first = index + 3
             return {
-                self._words[at + 1]: self._string(self._words[at])
-                for at in range(first, first + step * length, step)
+                self._words[at + 1]: self._string(self._words[at]) for at in range(first, first + step * length, step)
             }
         return {}
 

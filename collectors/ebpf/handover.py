@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from wardround.errors import CapabilityMissing
 
 _LOADER = Path(__file__).with_name("loader.py")
 _MESSAGE_BYTES, _DESCRIPTORS = 1 << 18, 250
+_NOT_LOADED = "the eBPF programs were not loaded"
 INTERPRETERS = ("/usr/bin/python3", "/usr/local/bin/python3", "/usr/libexec/platform-python")
 
 
@@ -66,8 +68,10 @@ class Loaded:
     open: list[int] = field(default_factory=list)
 
     def close(self) -> None:
-        for program in self.programs.values():
-            program.detach()
+        """Detach and unload. Leaving a tracepoint waits 75 ms for the kernel, so all are left at once."""
+        with ThreadPoolExecutor(max_workers=max(len(self.programs), 1)) as pool:
+            for program in self.programs.values():
+                pool.submit(program.detach)
         while self.open:
             with contextlib.suppress(OSError):
                 os.close(self.open.pop())
@@ -82,16 +86,19 @@ def interpreter_with_bcc(candidates: tuple[str, ...] = INTERPRETERS) -> str | No
 
 
 def _has_bcc(interpreter: str) -> bool:
-    check = "import importlib.util, sys; s = importlib.util.find_spec('bcc'); sys.exit(not (s and s.origin and " \
-            "importlib.util.find_spec('bcc.libbcc')))"
+    check = "import importlib.util, sys; sys.exit(importlib.util.find_spec('bcc.libbcc') is None)"
     try:
         return subprocess.run([interpreter, "-I", "-c", check], capture_output=True, timeout=20).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
-def load(cache: Path, interpreter: str | None = None, started: Callable[[subprocess.Popen[bytes]], None] | None = None,
-         timeout: float = 60.0) -> Loaded:
+def load(
+    cache: Path,
+    interpreter: str | None = None,
+    started: Callable[[subprocess.Popen[bytes]], None] | None = None,
+    timeout: float = 60.0,
+) -> Loaded:
     """Run the loader to its end and return what it made. `started` is told the process, so that it can be ended.
 
     :raises CapabilityMissing: with the reason: no BCC, no headers, refused by the kernel, or out of time
@@ -102,8 +109,7 @@ def load(cache: Path, interpreter: str | None = None, started: Callable[[subproc
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(timeout)
     with ours, theirs:
-        for option in (socket.SO_SNDBUF,):
-            theirs.setsockopt(socket.SOL_SOCKET, option, _MESSAGE_BYTES)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
         process = subprocess.Popen(
             [interpreter, "-I", str(_LOADER), str(theirs.fileno()), str(cache)],
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -115,7 +121,7 @@ def load(cache: Path, interpreter: str | None = None, started: Callable[[subproc
             message, descriptors, _, _ = socket.recv_fds(ours, _MESSAGE_BYTES, _DESCRIPTORS)
         except TimeoutError as error:
             process.kill()
-            raise CapabilityMissing("the eBPF programs were not loaded", f"compiling took over {timeout:g} s") from error
+            raise CapabilityMissing(_NOT_LOADED, f"compiling took over {timeout:g} s") from error
         finally:
             process.wait()
     return _unpack(message, descriptors, process.pid)
@@ -125,12 +131,12 @@ def _unpack(message: bytes, descriptors: list[int], pid: int) -> Loaded:
     try:
         answer: dict[str, Any] = json.loads(message) if message else {"error": "the loader ended without an answer"}
         if "error" in answer:
-            raise CapabilityMissing("the eBPF programs were not loaded", answer["error"])
+            raise CapabilityMissing(_NOT_LOADED, answer["error"])
         names, programs = answer["maps"], answer["programs"]
         if len(descriptors) != len(names) + len(programs):
-            raise CapabilityMissing("the eBPF programs were not loaded", "descriptors got lost on the way")
+            raise CapabilityMissing(_NOT_LOADED, "descriptors got lost on the way")
     except (ValueError, KeyError) as error:
-        raise CapabilityMissing("the eBPF programs were not loaded", f"unreadable answer of the loader: {error}") from error
+        raise CapabilityMissing(_NOT_LOADED, f"unreadable answer of the loader: {error}") from error
     return Loaded(
         maps=dict(zip(names, descriptors, strict=False)),
         programs={

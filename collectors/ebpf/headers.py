@@ -7,7 +7,7 @@ tree, so a tree of symbolic links is merged in the program's own cache folder. N
 
 It cannot know whether an exotic compiler option of the running kernel breaks the borrowed headers: then the
 compilation fails and the reason is reported.
-Standard library only and valid for Python 3.9: the loader imports it under the system's interpreter.
+Standard library only and valid for Python 3.10: the loader imports it under the system's interpreter.
 Cost: about 150 links, 10 ms, once a boot of the program; a copy of the whole tree would be 12,000 links and 49 MB.
 """
 
@@ -20,7 +20,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-_ARCH_FOLDER = {"x86_64": "x86", "i686": "x86", "aarch64": "arm64", "ppc64le": "powerpc", "s390x": "s390", "riscv64": "riscv"}
+_ARCH_FOLDER = {
+    "x86_64": "x86",
+    "i686": "x86",
+    "aarch64": "arm64",
+    "ppc64le": "powerpc",
+    "s390x": "s390",
+    "riscv64": "riscv",
+}
 _NEEDED = ("include", "arch")
 
 
@@ -102,11 +109,12 @@ def _headers_in(folder: Path) -> Headers | None:
 
 
 def _common_part(folder: Path, version: str) -> Path | None:
-    """Debian: linux-headers-6.1.0-56-cloud-amd64 goes with -6.1.0-56-common; Ubuntu: -5.15.0-9-generic with -5.15.0-9."""
+    """Find what goes with 6.1.0-56-cloud-amd64: Debian's 6.1.0-56-common; Ubuntu's 5.15.0-9-generic with 5.15.0-9."""
     base = re.match(r"\d+\.\d+(?:\.\d+)?(?:[-+~.]?(?:deb|rc)?\d+)*", version)
     if base is None:
         return None
-    names = (f"linux-headers-{base[0]}-common", f"linux-headers-{base[0]}")
+    suffix = "-common-rt" if "-rt-" in version else "-common"
+    names = (f"linux-headers-{base[0]}{suffix}", f"linux-headers-{base[0]}")
     found = (folder.parent / name for name in names)
     return next((path for path in found if path != folder and (path / "include/linux/types.h").exists()), None)
 

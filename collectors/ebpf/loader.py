@@ -5,7 +5,7 @@ SOCK_SEQPACKET pair. It sends one message: a JSON object, with the descriptors o
 (SCM_RIGHTS), in the order of its `maps` and `programs`. Nothing is attached here: who holds the programs decides when.
 
 A tracepoint that this kernel lacks, or a program its verifier refuses, is left out alone and named in `skipped`.
-Standard library and bcc only, valid for Python 3.9: it runs under the system's interpreter.
+Standard library and bcc only, valid for Python 3.10: it runs under the system's interpreter.
 Cost: 1.5 to 3 s of CPU once, nothing afterwards.
 """
 
@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE))  # -I leaves the script's folder out; appended, so it shadows nothing
+sys.path.append(str(HERE.parent.parent))  # -I leaves our own packages out; appended, so they shadow nothing
 
-from btf import Btf  # noqa: E402
-from headers import find_headers  # noqa: E402
+from collectors.ebpf.btf import Btf  # noqa: E402 - after the path
+from collectors.ebpf.headers import find_headers  # noqa: E402 - after the path
 
+MAP_DECLARATION = re.compile(r'^BPF_(?!TABLE)[A-Z_]+\((\w+)|^BPF_TABLE\("\w+",[^,]*,[^,]*, (\w+)', re.MULTILINE)
 SUBJECTS = ("sched", "syscalls", "interrupts", "block", "memory", "network", "lifecycle")
 TRACEFS = Path("/sys/kernel/tracing")
 # name in the programs -> structure and member; a member that this kernel lacks stays undefined
@@ -44,8 +45,10 @@ OFFSETS = {
     "RQ_CLOCK": ("rq", "clock"),
     "SOCK_PORT": ("sock", "__sk_common.skc_num"),
 }
+# where a task's saved registers hold the number of its system call, and the numbers of futex, futex_waitv, futex_wait
 SYSCALL_REGISTER = {"x86_64": "orig_ax", "aarch64": "syscallno", "riscv64": "a7", "s390x": "int_code"}
-FUTEX_CALLS = {"x86_64": (202, 449, 455), "aarch64": (98, 449, 455), "riscv64": (98, 449, 455), "s390x": (238, 449, 455)}
+FUTEX_CALLS = {"x86_64": (202, 449, 455), "s390x": (238, 449, 455)}
+FUTEX_NAMES = ("NR_FUTEX", "NR_FUTEX_WAITV", "NR_FUTEX_WAIT")
 
 
 def mount_tracefs() -> bool:
@@ -54,7 +57,7 @@ def mount_tracefs() -> bool:
         return True
     libc = ctypes.CDLL(None, use_errno=True)
     new_mounts, private, recursive = 0x20000, 1 << 18, 1 << 14
-    return (
+    return bool(
         libc.unshare(new_mounts) == 0
         and libc.mount(b"none", b"/", None, ctypes.c_ulong(private | recursive), None) == 0
         and libc.mount(b"tracefs", str(TRACEFS).encode(), b"tracefs", ctypes.c_ulong(0), None) == 0
@@ -106,8 +109,8 @@ def facts_of_types(btf: Btf) -> list[str]:
     register = btf.member("pt_regs", SYSCALL_REGISTER.get(machine, ""))
     if register is not None and btf.arguments("sched_switch") is not None:
         flags.append(f"-DOFF_REGS_SYSCALL={register.byte}")
-        names = ("NR_FUTEX", "NR_FUTEX_WAITV", "NR_FUTEX_WAIT")
-        flags += [f"-D{name}={number}" for name, number in zip(names, FUTEX_CALLS[machine])]
+        numbers = FUTEX_CALLS.get(machine, (98, 449, 455))
+        flags += [f"-D{name}={number}" for name, number in zip(FUTEX_NAMES, numbers, strict=True)]
     return flags
 
 
@@ -128,7 +131,7 @@ class Loading:
         text = program_text("common", *subjects)
         try:
             module = BPF(text=f"{self._prelude}\n{text}", cflags=[*self._flags, "-w"])
-        except Exception as error:  # bcc raises bare Exception for whatever clang or the kernel refuses
+        except Exception as error:  # noqa: BLE001 - bcc raises bare Exception for whatever clang or the kernel refuses
             if len(subjects) == 1:
                 self.skipped[subjects[0]] = one_line(error)
                 return
@@ -136,9 +139,8 @@ class Loading:
                 self.compile((subject,))
             return
         self.modules.append(module)
-        for name in re.findall(r"^BPF_(?!TABLE)[A-Z_]+\((\w+)|^BPF_TABLE\(\"\w+\",[^,]*,[^,]*, (\w+)", text, re.MULTILINE):
-            table = module["".join(name)]
-            self.maps["".join(name)] = table.map_fd
+        for plain, typed in MAP_DECLARATION.findall(text):
+            self.maps[plain or typed] = module[plain or typed].map_fd
         for kind, event in dict.fromkeys(re.findall(r"^int (raw|tp)__([a-z_]+)\(", text, re.MULTILINE)):
             self._load(module, kind, event)
 
@@ -148,14 +150,16 @@ class Loading:
         tracepoint = event.split("__")[-1]
         try:
             function = module.load_func(f"{kind}__{event}", BPF.RAW_TRACEPOINT if kind == "raw" else BPF.TRACEPOINT)
-        except Exception as error:  # bcc raises bare Exception: function left out by #if, or refused by the verifier
+        except Exception as error:  # noqa: BLE001 - bcc's bare Exception: left out by #if, or refused
             reason = one_line(error)
             if "Unknown program" not in reason:
                 self.skipped[tracepoint] = reason
             elif kind == "tp" and tracepoint not in self._ids:
                 self.skipped[tracepoint] = "this kernel has no such tracepoint"
             return
-        self.programs.append({"kind": kind, "tracepoint": tracepoint, "id": self._ids.get(tracepoint), "fd": function.fd})
+        self.programs.append(
+            {"kind": kind, "tracepoint": tracepoint, "id": self._ids.get(tracepoint), "fd": function.fd}
+        )
 
 
 def program_text(*names: str) -> str:
@@ -195,7 +199,7 @@ def main(arguments: list[str]) -> int:
     with socket.socket(fileno=int(arguments[0])) as channel:
         try:
             answer, descriptors, loading = load(Path(arguments[1]))
-        except Exception as error:  # the process's boundary: whatever went wrong becomes the reason its parent tells
+        except Exception as error:  # noqa: BLE001 - the process's boundary: the parent tells it as the reason
             channel.send(json.dumps({"error": one_line(error)}).encode())
             return 1
         socket.send_fds(channel, [json.dumps(answer).encode()], descriptors)

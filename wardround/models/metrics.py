@@ -204,6 +204,7 @@ _NETWORK = _table(
         "distinct local ports in use towards ip:port, busiest destinations",
     ),
     ("linux.tcp.ports.range", "{port}", "gauge", "netns", "size of ip_local_port_range"),
+    ("linux.tcp.listen.overflows", "{connection}", "counter", "port", "connections dropped at a full accept queue (eBPF)"),
     ("linux.packet_drops", "{packet}", "counter", "reason", "packets freed for a reason that is a drop (eBPF)"),
     ("linux.conntrack.count", "{connection}", "gauge", "", "tracked connections"),
     ("linux.conntrack.limit", "{connection}", "gauge", "", "nf_conntrack_max"),
@@ -307,8 +308,18 @@ _TRACE = _table(
         "failed system calls, errno by name (EAGAIN, EINTR and the like left out)",
     ),
     ("linux.process.forks", "{process}", "counter", "pid", "children created, by parent"),
-    ("linux.process.execs", "{process}", "counter", "pid", "programs executed"),
+    ("linux.process.execs", "{process}", "counter", "pid", "programs executed by its children (eBPF)"),
     ("linux.interrupt.time", "s", "counter", "kind vector", "time in hard (vector: line name) and soft interrupts"),
+    ("linux.process.threads_created", "{thread}", "counter", "pid", "threads created (eBPF)"),
+    (
+        "linux.process.children.ended",
+        "{process}",
+        "counter",
+        "pid comm outcome",
+        "children that ended, by parent pid: the child's comm, outcome ok, exit N or signal N (eBPF)",
+    ),
+    ("linux.process.children.lived", "s", "counter", "pid comm outcome", "how long they lived, summed (eBPF)"),
+    ("linux.disk.errors", "{error}", "counter", "device direction", "block requests that failed (eBPF)"),
     ("linux.page_migrations", "{page}", "counter", "reason", "pages migrated between nodes"),
 )
 
@@ -343,6 +354,13 @@ _ENGINE = _table(
 )
 
 _SELF = _table(
+    (
+        "wardround.ebpf.coverage",
+        "1",
+        "gauge",
+        "subject",
+        "share of the tick that was traced: below 1 where events are too frequent to trace them all",
+    ),
     ("wardround.collector.time", "s", "gauge", "collector", "CPU time the collector's last tick took"),
     ("wardround.tick.delay", "s", "gauge", "", "how late the tick began"),
     (

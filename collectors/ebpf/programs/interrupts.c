@@ -5,7 +5,7 @@ struct entered { u64 hard; u64 soft; };
 BPF_PERCPU_ARRAY(interrupts_events, u64, 1);
 BPF_PERCPU_ARRAY(irq_entered, struct entered, 1);
 BPF_PERCPU_ARRAY(softirq_time, struct total, 16);
-BPF_PERCPU_ARRAY(hardirq_time, struct total, 512);
+BPF_HASH(hardirq_time, u32, struct total, 512);
 
 int raw__irq_handler_entry(struct bpf_raw_tracepoint_args *ctx) {
     int zero = 0;
@@ -17,12 +17,13 @@ int raw__irq_handler_entry(struct bpf_raw_tracepoint_args *ctx) {
 }
 
 int raw__irq_handler_exit(struct bpf_raw_tracepoint_args *ctx) {
-    int zero = 0, line = ctx->args[0];
+    int zero = 0;
+    u32 line = ctx->args[0];
     struct entered *entered = irq_entered.lookup(&zero);
-    struct total *total = hardirq_time.lookup(&line);
+    struct total none = {}, *total = hardirq_time.lookup_or_try_init(&line, &none);
     if (entered && total && entered->hard) {
-        total->ns += bpf_ktime_get_ns() - entered->hard;
-        total->count++;
+        add(total->ns, bpf_ktime_get_ns() - entered->hard);
+        add(total->count, 1);
         entered->hard = 0;
     }
     return 0;

@@ -43,10 +43,17 @@ int tp__task__task_newtask(struct tracepoint__task__task_newtask *args) {
 }
 #endif
 
+#ifdef OFF_TASK_REAL_PARENT
+// Counted for the parent: a process of its own would be one series for each short-lived command.
 int raw__sched_process_exec(struct bpf_raw_tracepoint_args *ctx) {
-    count_task(current_tgid(), EXECS);
+    u64 parent = 0;
+    u32 tgid = 0;
+    read_member(parent, ctx->args[0], OFF_TASK_REAL_PARENT);
+    read_member(tgid, parent, OFF_TASK_TGID);
+    count_task(tgid, EXECS);
     return 0;
 }
+#endif
 
 #if defined(OFF_TASK_EXIT_CODE) && defined(OFF_TASK_REAL_PARENT)
 int raw__sched_process_exit(struct bpf_raw_tracepoint_args *ctx) {

@@ -1,8 +1,8 @@
-// System calls that fail, by process, error and call number.
+// System calls that fail, by process and error.
 // Left out in the kernel, because they are how programs ask and wait: ENOENT ESRCH EINTR ENXIO ECHILD EAGAIN EEXIST
 // ENOTTY ERANGE ENODATA EOPNOTSUPP ETIMEDOUT EALREADY EINPROGRESS, and the restart codes above 511.
 
-struct failure { u32 tgid; u16 errno; u16 number; };
+struct failure { u32 tgid; u32 error; };
 BPF_PERCPU_ARRAY(syscalls_events, u64, 1);
 BPF_HASH(syscall_failures, struct failure, u64, 4096);
 
@@ -17,12 +17,7 @@ int raw__sys_exit(struct bpf_raw_tracepoint_args *ctx) {
     case 114: case 115:
         return 0;
     }
-    struct failure key = {.tgid = current_tgid(), .errno = error};
-#ifdef OFF_REGS_SYSCALL
-    u64 number = 0;
-    read_member(number, ctx->args[0], OFF_REGS_SYSCALL);
-    key.number = number;
-#endif
+    struct failure key = {.tgid = current_tgid(), .error = error};
     u64 zero = 0, *count = syscall_failures.lookup_or_try_init(&key, &zero);
     if (count)
         add(*count, 1);

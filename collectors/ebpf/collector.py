@@ -1,0 +1,207 @@
+"""What only tracing sees: waits for a CPU and off it by reason, block latency by device and process, reclaim stalls,
+interrupt time, failing calls, retransmits and drops by peer and reason, lives and deaths of processes.
+
+Source: eBPF programs on tracepoints (``programs/*.c``, one a subject), compiled by BCC in a process that exits.
+Needs: root (or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN), BCC for some Python here, headers of any kernel, BTF.
+It starts in the background: reads are empty for the first second or two. Subjects whose events are too frequent are
+traced a share of the time and scaled back (``gate``, ``wardround.ebpf.coverage``).
+Measured: see ``benchmarks/ebpf_overhead.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from collectors.base import Capability, Reading, Roots
+from collectors.ebpf.bpf import Map
+from collectors.ebpf.gate import Gate, Governor
+from collectors.ebpf.handover import Loaded, load
+from collectors.ebpf.host import EbpfHost, inspect_host
+from collectors.ebpf.subjects.block import BlockReader
+from collectors.ebpf.subjects.interrupts import InterruptReader
+from collectors.ebpf.subjects.lifecycle import LifecycleReader
+from collectors.ebpf.subjects.memory import MemoryReader
+from collectors.ebpf.subjects.network import NetworkReader
+from collectors.ebpf.subjects.reader import Moment, Reader
+from collectors.ebpf.subjects.sched import SchedReader
+from collectors.ebpf.subjects.syscalls import SyscallReader
+from collectors.ebpf.tally import Sink
+from wardround.errors import CapabilityMissing
+from wardround.models.records import KernelEvent
+from wardround.models.series import Catalogue, Frame
+
+log = structlog.get_logger(__name__)
+
+# subject -> (tracepoints, seconds an event costs, share of a CPU it may take). Costs are measured with the programs
+# attached to a pinned `perf bench sched pipe`, dispatch included.
+GATED: dict[str, tuple[tuple[str, ...], float, float]] = {
+    "sched": (("sched_switch",), 300e-9, 0.010),
+    "syscalls": (("sys_exit",), 110e-9, 0.008),
+    "interrupts": (("irq_handler_entry", "irq_handler_exit", "softirq_entry", "softirq_exit"), 300e-9, 0.005),
+}
+
+
+class EbpfCollector:
+    """All subjects, loaded together. `state` is ``idle loading running failed stopped``; `reason` says why failed."""
+
+    name = "collectors.ebpf"
+    every = 1
+
+    def __init__(self, catalogue: Catalogue, roots: Roots, cache: Path | None = None) -> None:
+        self._catalogue, self._roots, self._cache = catalogue, roots, cache
+        self.state, self.reason = "idle", ""
+        self.loaded: Loaded | None = None
+        self.loader_pid: int | None = None
+        self.gates: list[Gate] = []
+        self._readers: dict[str, Reader] = {}
+        self._governor: Governor | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def probe(self) -> Capability:
+        """Say whether tracing can start; after a failed start, why it failed."""
+        if self.state == "failed":
+            return Capability(False, self.reason, None)
+        host = self.inspect()
+        return Capability(not host.missing, "; ".join(host.missing), "; ".join(host.improve) or None)
+
+    def inspect(self) -> EbpfHost:
+        return inspect_host(sys=Path(self._roots.sys))
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What this kernel does not offer, by tracepoint or subject, and why. Empty until loaded."""
+        return dict(self.loaded.skipped) if self.loaded is not None else {}
+
+    def start(self) -> None:
+        """Begin loading in the background and return at once."""
+        with self._lock:
+            self.state, self.reason = "loading", ""
+        self._thread = threading.Thread(target=self._load, name="ebpf-loader", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until loading has ended either way; return whether the programs run."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return self.state == "running"
+
+    def stop(self) -> None:
+        """Detach and unload everything; a loader under way is ended."""
+        with self._lock:
+            self.state = "stopped"
+            process, governor, loaded = self._process, self._governor, self.loaded
+            self._governor, self.loaded, self._readers, self.gates = None, None, {}, []
+        if process is not None and process.poll() is None:
+            process.kill()
+        if governor is not None:
+            governor.halt()
+        if loaded is not None:
+            loaded.close()
+
+    def read(self, time: float, clock: float) -> Reading:
+        with self._lock:
+            if self.state != "running":
+                return Reading(Frame.empty(time, clock))
+            sink, events = Sink(self._catalogue), list[KernelEvent]()
+            scales: dict[str, float | None] = {gate.subject: gate.scale() for gate in self.gates}
+            for subject, reader in self._readers.items():
+                events += reader.read(sink, Moment(time, clock, scales.get(subject, 1.0)))
+            for subject, scale in scales.items():
+                if scale is not None:
+                    sink.put(self._catalogue.id("wardround.ebpf.coverage", subject=subject), 1.0 / scale)
+        frame = Frame(time, clock, np.array(sink.ids, np.int64), np.array(sink.values, np.float64))
+        return Reading(frame, events=tuple(events))
+
+    def _load(self) -> None:
+        try:
+            loaded = load(self._cache or _default_cache(), started=self._remember)
+        except (CapabilityMissing, OSError) as error:
+            with self._lock:
+                if self.state == "loading":
+                    self.state, self.reason = "failed", str(error).replace("\n", ": ")
+            log.info("ebpf_unavailable", reason=self.reason)
+            return
+        with self._lock:
+            if self.state != "loading":  # stopped meanwhile
+                loaded.close()
+                return
+            self._attach(loaded)
+        log.info("ebpf_loaded", seconds=loaded.seconds, programs=len(loaded.programs), skipped=loaded.skipped)
+
+    def _remember(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self.loader_pid = process, process.pid
+
+    def _attach(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self._readers = self._build_readers(loaded)
+        gated = {name for tracepoints, _, _ in GATED.values() for name in tracepoints}
+        for name, program in list(loaded.programs.items()):
+            if name not in gated:
+                try:
+                    program.attach()
+                except OSError as error:
+                    loaded.skipped[name] = str(error)
+        self.gates = [gate for subject in GATED if (gate := _gate(subject, loaded)) is not None]
+        self._governor = Governor(self.gates)
+        self.state = "running"
+        self._governor.start()
+
+    def _build_readers(self, loaded: Loaded) -> dict[str, Reader]:
+        maps, catalogue, enums = loaded.maps, self._catalogue, loaded.enums
+        builders: dict[str, Callable[[], Reader]] = {
+            "sched": lambda: SchedReader(maps, catalogue),
+            "syscalls": lambda: SyscallReader(maps, catalogue),
+            "interrupts": lambda: InterruptReader(maps, catalogue, Path(self._roots.proc) / "interrupts"),
+            "block": lambda: BlockReader(maps, catalogue, Path(self._roots.sys)),
+            "memory": lambda: MemoryReader(maps, catalogue, enums.get("migrate_reason", {})),
+            "network": lambda: NetworkReader(maps, catalogue, enums.get("skb_drop_reason", {})),
+            "lifecycle": lambda: LifecycleReader(maps, catalogue),
+        }
+        readers: dict[str, Reader] = {}
+        for subject, build in builders.items():
+            try:
+                readers[subject] = build()
+            except KeyError:  # its programs did not compile here: `skipped` says why
+                continue
+        return readers
+
+
+def _gate(subject: str, loaded: Loaded) -> Gate | None:
+    """Build a subject's gate over those of its programs whose tracepoints can be attached to."""
+    tracepoints, cost, budget = GATED[subject]
+    usable = []
+    for name in tracepoints:
+        program = loaded.programs.get(name)
+        if program is None:
+            continue
+        try:
+            program.attach()
+            program.detach()
+        except OSError as error:
+            loaded.skipped[name] = str(error)
+            continue
+        usable.append(program)
+    if not usable or f"{subject}_events" not in loaded.maps:
+        return None
+    events = Map(loaded.maps[f"{subject}_events"], np.dtype("u4"), np.dtype("u8"))
+    return Gate(subject, usable, events, cost, budget)
+
+
+def _default_cache() -> Path:
+    """The program's cache folder, imported late: the settings' module is not needed by who brings a folder."""
+    from wardround.settings import SYSTEM_CACHE
+
+    if os.geteuid() == 0:
+        return SYSTEM_CACHE
+    import platformdirs
+
+    return platformdirs.user_cache_path("wardround", appauthor=False)
