@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -14,6 +15,9 @@ from collectors.base import Reading
 from wardround.models.diagnosis import Coverage
 from wardround.models.series import Catalogue, Frame
 from wardround.settings import HistorySettings, Settings
+
+
+PIDS = itertools.count(1)
 
 
 class Scripted:
@@ -37,7 +41,7 @@ class Scripted:
     def tick(self, *, delay: float, everything: bool) -> Reading:
         time.sleep(self.pauses.get(self.ticks, 0.0))
         self.ticks += 1
-        ids = [self.catalogue.id("linux.load_1m"), self.catalogue.id("process.memory.usage", pid=self.ticks)]
+        ids = [self.catalogue.id("linux.load_1m"), self.catalogue.id("process.memory.usage", pid=next(PIDS))]
         return Reading(Frame(time.time(), time.monotonic(), np.array(ids), np.array([1.0, 2.0])))
 
 
