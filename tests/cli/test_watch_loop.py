@@ -16,7 +16,6 @@ from wardround.models.diagnosis import Coverage
 from wardround.models.series import Catalogue, Frame
 from wardround.settings import HistorySettings, Settings
 
-
 PIDS = itertools.count(1)
 
 
