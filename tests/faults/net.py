@@ -20,7 +20,9 @@ def _lossy(stage: Stage, here: str | None, percent: int, sender: list[str]) -> I
     there = stage.netns("db")
     names = stage.veth(here, there, HERE, PEER)
     rules = f"""table ip filter {{ chain input {{ type filter hook input priority 0;
-        iifname "{names[1]}" numgen random mod 100 < {percent} drop; }} }}"""
+        iifname "{names[1]}" numgen random mod 100 < {percent} drop
+        }}
+        }}"""
     stage.spawn(*stage.script("stream.py", "store.py"), "serve", PEER, PORT, netns=there)
     time.sleep(0.3)
     program = stage.spawn(*sender, netns=here)

@@ -101,6 +101,8 @@ class Stage:
 
     def _under(self, name: str, file: Path) -> Path:
         placed = self.folder / name
+        if placed.exists() and placed.read_bytes() != file.read_bytes():
+            raise ValueError(f"two programs of one scenario are called {name}")
         if not placed.exists():
             shutil.copy2(file, placed)
         return placed
@@ -180,17 +182,22 @@ class Stage:
     def file(self, name: str, size: int, *, sparse: bool = True) -> Path:
         """A file of this size in the stage's folder; a sparse one takes no space."""
         path = self.folder / name
+        if not sparse:
+            return self.prefilled(path, size)
         with path.open("wb") as out:
-            if sparse:
-                out.truncate(size)
-            else:
-                block = os.urandom(1 << 20)
-                for _ in range(size >> 20):
-                    out.write(block)
-                out.flush()
-                os.fsync(out.fileno())
-                # else its pages stay charged to this process's own group
-                os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            out.truncate(size)
+        return path
+
+    def prefilled(self, path: Path, size: int) -> Path:
+        """A file of random bytes, on its device and out of the page cache."""
+        block = os.urandom(1 << 20)
+        with path.open("wb") as out:
+            for _ in range(size >> 20):
+                out.write(block)
+            out.flush()
+            os.fsync(out.fileno())
+            # else its pages stay charged to this process's own group
+            os.posix_fadvise(out.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return path
 
     def loop(self, name: str, size: int, *, sparse: bool = True) -> str:
@@ -199,12 +206,15 @@ class Stage:
         self.will_undo("loop", str(backing))
         return self.run("losetup", "--direct-io=on", "-f", "--show", str(backing)).strip()
 
-    def ext4(self, device: str, name: str, *, options: str = "noatime", inodes: int | None = None) -> Path:
+    def ext4(
+        self, device: str, name: str, *, options: str = "noatime", inodes: int | None = None, features: str = ""
+    ) -> Path:
         """A fresh ext4 filesystem on a device, mounted below the stage's folder."""
         # without the lazy initialisation no background thread writes into the scenario
         extended = "lazy_itable_init=0,lazy_journal_init=0"
         count = ["-N", str(inodes)] if inodes else []
-        self.run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", extended, *count, device)
+        wanted = ["-O", features] if features else []
+        self.run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", extended, *wanted, *count, device)
         return self._mount(name, "-o", options, device)
 
     def tmpfs(self, name: str, *, size: str, inodes: int = 0) -> Path:
