@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from wardround.models.document import Document
     from wardround.models.observation import Observation
     from wardround.settings import Settings
+
+MOST_RESUMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,11 @@ def run(request: Request, view: View) -> int:
         if request.timeout is not None and seconds > request.timeout - RESERVE:
             seconds = max(2.0, request.timeout - RESERVE)
             progress.note(f"the window is shortened to {seconds:g} s to be done within --timeout")
-        observation = observe_host(seconds, settings, progress)
+        observation = observe_host(seconds, settings, progress, request.since)
         progress.doing = "judging"
-        document = conclude(observation, settings, request)
+        document = conclude(observation, settings, durable=True)
     code = emit(document, view)
-    keep(document, settings)
+    finish_killed_rounds(settings)
     return code
 
 
@@ -80,20 +83,38 @@ def check_focus(request: Request) -> None:
         raise UserError(f"there is no process {request.pid}", "it may have ended", "see `ps -e` for those that run")
 
 
-def conclude(observation: Observation, settings: Settings, request: Request) -> Document:
-    """Run the round over `observation` and return the document that every surface shows."""
+def conclude(observation: Observation, settings: Settings, *, durable: bool) -> Document:
+    """Run the round over `observation` and return the document that every surface shows.
+
+    `durable` keeps it in the store, before the round counts as finished, so that a kill loses nothing.
+    """
     from agents.round import run_round
     from wardround.models.document import to_document
 
-    diagnosis: Diagnosis = run_round(observation, settings)
-    return to_document(diagnosis)
+    keep = partial(_keep, settings) if durable else None
+    return to_document(run_round(observation, settings, keep=keep, durable=durable))
 
 
-def keep(document: Document, settings: Settings) -> None:
-    """Put the document into the store; where that is not possible say so and go on: the answer is already printed."""
+def _keep(settings: Settings, diagnosis: Diagnosis) -> None:
+    """Put a diagnosis into the store; where that is not possible say so and go on: the answer matters more."""
+    from wardround.models.document import to_document
     from wardround.store.history import save_run
 
     try:
-        save_run(settings.state_dir, document)
+        save_run(settings.state_dir, to_document(diagnosis))
     except StateError as error:
-        print(f"diagnose: this run was not stored: {error.what} ({error.why})", file=sys.stderr)
+        print(f"diagnose: this run is not stored: {error.what} ({error.why})", file=sys.stderr)
+
+
+def finish_killed_rounds(settings: Settings) -> None:
+    """End the rounds that killed commands left, a few at a time, and say what they found."""
+    from agents.round import resume, unfinished
+
+    for path in unfinished(settings.state_dir)[:MOST_RESUMED]:
+        try:
+            diagnosis = resume(path, settings, keep=partial(_keep, settings))
+        except UserError as error:
+            path.unlink(missing_ok=True)
+            print(f"diagnose: an interrupted round was dropped: {error.what} ({error.why})", file=sys.stderr)
+        else:
+            print(f"diagnose: an interrupted round was finished: {diagnosis.summary}", file=sys.stderr)

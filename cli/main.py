@@ -21,6 +21,7 @@ from cli.output import View
 from cli.record import record
 from cli.replay import replay
 from cli.schema import schema
+from cli.watch import watch
 from wardround import __version__
 from wardround.errors import UserError, WardroundError
 
@@ -60,7 +61,7 @@ def root(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="AGE|TIME", help="Look back this far (15m, 2h, RFC 3339) in logs and history."),
+        typer.Option("--since", metavar="AGE|TIME", help="It began no earlier (15m, 2h, RFC 3339): before was usual."),
     ] = None,
     pid: opt.Pid = None,
     cgroup: opt.CgroupPath = None,
@@ -85,7 +86,7 @@ def root(
     raise typer.Exit(diagnose.run(request, view))
 
 
-for command in (record, replay, schema):
+for command in (watch, record, replay, schema):
     app.command()(command)
 
 

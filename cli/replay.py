@@ -23,11 +23,11 @@ def replay(
     debug: opt.Debug = False,
 ) -> None:
     """Diagnose a recording: the same evidence gives the same diagnosis."""
-    from cli.diagnose import Request, conclude, prepare
+    from cli.diagnose import conclude, prepare
     from cli.output import View, emit
     from collectors.recording import load
 
     view = View(output, html, fail_on, quiet, verbose, no_color)
     settings = prepare(view, {})
-    document = conclude(load(file), settings, Request(pid=pid, cgroup=cgroup))
+    document = conclude(load(file), settings, durable=False)
     raise typer.Exit(emit(document, view))

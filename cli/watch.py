@@ -33,10 +33,6 @@ MOST_SERIES = 30_000  # names of vanished series add up (about 0.5 kB each): the
 OnFrame = Callable[["Reading"], None]
 
 
-def register(app: typer.Typer) -> None:
-    app.command("watch")(watch)
-
-
 def watch(
     once: Annotated[bool, typer.Option("--once", help="Take one tick, print what was read, and leave.")] = False,
     duration: Annotated[

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -41,19 +42,23 @@ class Watcher:
                 self.progress.found = f"{event.kind.replace('_', ' ')}: {event.comm or 'a process'}"
 
 
-def observe_host(seconds: float, settings: Settings, progress: Progress) -> Observation:
+def observe_host(seconds: float, settings: Settings, progress: Progress, since: float | None = None) -> Observation:
     """Return what was seen in `seconds`, or until the first Ctrl-C if that was at least `MIN_TICKS` ticks.
+
+    `since` (Unix seconds): only what was before counts as usual, and older logs and events are left out.
 
     :raises KeyboardInterrupt: stopped before anything could be told
     """
+    from collectors.baseline import baseline
     from collectors.observe import observe
 
     watcher = Watcher(progress)
+    usual = partial(baseline, settings=settings, until=since)
     progress.doing = "starting the collectors"
     progress.deadline = time.monotonic() + seconds
     threading.Thread(target=_import_ahead, name="imports", daemon=True).start()
     with stop_on_interrupt() as stop:
-        observation = observe(seconds, on_tick=watcher, stop=stop)
+        observation = observe(seconds, on_tick=watcher, stop=stop, baseline=usual)
         stopped = stop.is_set()
     progress.deadline = None
     ticks = len(observation.window.times)
@@ -61,7 +66,13 @@ def observe_host(seconds: float, settings: Settings, progress: Progress) -> Obse
         raise KeyboardInterrupt
     if stopped:
         progress.note(f"interrupted: judging the {ticks} ticks seen so far (Ctrl-C again to leave)")
-    return observation
+    return observation if since is None else _not_before(observation, since)
+
+
+def _not_before(observation: Observation, since: float) -> Observation:
+    logs = tuple(each for each in observation.logs if each.time >= since)
+    events = tuple(each for each in observation.events if each.time >= since)
+    return replace(observation, logs=logs, events=events)
 
 
 def _import_ahead() -> None:

@@ -65,12 +65,17 @@ class Past:
     problems: tuple[str, ...] = ()
 
 
-def baseline(window: Window, settings: Settings, roots: Roots | None = None) -> Baseline:
-    """Return what is usual for the window's series: from history where the daemon kept one, else since boot."""
+def baseline(
+    window: Window, settings: Settings, roots: Roots | None = None, *, until: float | None = None
+) -> Baseline:
+    """Return what is usual for the window's series: from history where the daemon kept one, else since boot.
+
+    `until` (Unix seconds): only what was before counts as usual, for a trouble that began earlier than the window.
+    """
     roots = roots or Roots()
     if not len(window.times):
         return Baseline.unknown(len(window.series))
-    start = float(window.times[0])
+    start = float(window.times[0]) if until is None else min(until, float(window.times[0]))
     past = read_past(history_folders(settings), window.series, start - HOURS * 3600, start)
     for problem in past.problems:
         log.warning("history_segment_skipped", why=problem)

@@ -30,14 +30,11 @@ HEAVY = (
     "bcc",
 )
 RUN = """
-import json, sys, typer
-from cli import watch
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-watch.register(app)
-try:
-    app(sys.argv[1:], standalone_mode=False)
-finally:
-    print(json.dumps(sorted(sys.modules)))
+import json, sys
+from cli.main import main
+code = main(["watch", *sys.argv[1:]])
+print(json.dumps(sorted(sys.modules)))
+sys.exit(code)
 """
 
 
