@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -65,8 +66,8 @@ def datagrams(inbox: socket.socket, until: str) -> list[str]:
 
 def test_one_tick_tells_what_was_read(tmp_path):
     out, err = finish(start(tmp_path, "--once"))
-    assert out.startswith("1 ticks (0 missed), "), err
-    assert "series, history kept" in out
+    assert out.startswith("1 ticks ("), err
+    assert re.search(r"[1-9]\d* series.*, history kept", out)
 
 
 def test_it_tells_systemd_stops_on_sigterm_and_keeps_what_it_gathered(tmp_path):
