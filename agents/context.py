@@ -1,0 +1,66 @@
+"""What the nodes of a round work with: the case, the tools, the planner, the budget, the listener.
+
+It is passed to the graph as its context and never stored: a resumed round builds it anew and repeats the calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from agents.events import Listener, RoundEvent, nobody
+from agents.planner import Planner
+from agents.state import Call
+from agents.tools import log, metric, topology
+from agents.tools.base import Budgeted, CaseTools, Cleaned, RefusedError, Toolset, Watched
+from agents.tools.questions import question_tools
+from rca.case import Case
+from rca.conclude import Conclusion, conclude
+from wardround.models.diagnosis import Action
+from wardround.settings import Budget
+
+
+@dataclass
+class RoundContext:
+    """One round in one process. `spent` are the seconds of processes that died before."""
+
+    run_id: str
+    case: Case
+    planner: Planner
+    budget: Budget
+    tools: Toolset
+    listener: Listener = nobody
+    spent: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    conclusion: Conclusion | None = None
+    actions: tuple[Action, ...] = ()
+
+    def seconds(self) -> float:
+        """Return the seconds this round has taken, beside its window."""
+        return self.spent + time.monotonic() - self.started
+
+    def left(self) -> float:
+        return max(self.budget.seconds - self.seconds(), 0.0)
+
+    def tell(self, name: str, **data: object) -> None:
+        self.listener(RoundEvent(name, {"run_id": self.run_id, **data}))  # type: ignore[arg-type]
+
+    def judged(self) -> Conclusion:
+        """Return the conclusion of the case, judged once."""
+        if self.conclusion is None:
+            self.conclusion = conclude(self.case)
+        return self.conclusion
+
+
+def open_tools(case: Case, budget: Budget, listener: Listener, before: Iterable[Call] = ()) -> Toolset:
+    """Return the tools of a round, after repeating the calls of a killed process (silently, and counted)."""
+    known = question_tools(candidate.model for candidate in case.candidates.values())
+    known |= {tool.name: tool for tool in (*metric.TOOLS, *log.TOOLS, *topology.TOOLS)}
+    counted = Budgeted(Cleaned(CaseTools(case, known), case), budget.tool_calls)
+    for call in before:
+        try:
+            counted.call(call["tool"], call["arguments"])
+        except RefusedError:
+            continue  # it was refused the first time too
+    return Watched(counted, listener)
