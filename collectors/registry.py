@@ -28,6 +28,7 @@ BUILTIN: dict[str, str] = {
     "collectors.block": "collectors.block:BlockCollector",
     "collectors.filesystem": "collectors.filesystem:FilesystemCollector",
     "collectors.network": "collectors.network:NetworkCollector",
+    "collectors.sockets": "collectors.sockets:SocketsCollector",
 }
 
 
