@@ -11,17 +11,16 @@ be answered by a stricter threshold.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from math import comb, log10
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detectors.base import Arrays
 from wardround.models.anomaly import Anomaly, Shape
-from wardround.models.series import FloatArray, IntArray, Series
-
-Flags = NDArray[np.bool_]
+from wardround.models.series import FloatArray, Series
 
 DAY = 86_400.0
 
@@ -80,31 +79,6 @@ def _size(anomaly: Anomaly) -> float:
     return abs(log10(ratio)) if np.isfinite(ratio) else 0.0
 
 
-class Persistence:
-    """Asks each column to be flagged in `k` of its last `n` ticks (n <= 64).
-
-    >>> three = Persistence(k=2, n=3)
-    >>> [bool(three.update(np.array([flag]))[0]) for flag in (True, False, True, False, False)]
-    [False, False, True, False, False]
-    """
-
-    def __init__(self, k: int = 2, n: int = 3) -> None:
-        self.k = k
-        self.n = n
-        self._bits = np.zeros(0, dtype=np.uint64)
-
-    def update(self, flagged: Flags) -> Flags:
-        """Take ``[S]`` booleans of a tick, return ``[S]``: flagged now and often enough."""
-        if len(flagged) > len(self._bits):
-            self._bits = np.concatenate([self._bits, np.zeros(len(flagged) - len(self._bits), np.uint64)])
-        window = np.uint64((1 << self.n) - 1)
-        self._bits = ((self._bits << np.uint64(1)) | flagged.astype(np.uint64)) & window
-        return flagged & (np.bitwise_count(self._bits) >= self.k)
-
-    def forget(self, columns: IntArray) -> None:
-        self._bits[columns] = 0
-
-
 class AlarmBudget:
     """Holds the number of alarms per day at a budget by steering the surprise (-log10 p) an alarm needs.
 
@@ -153,6 +127,46 @@ class AlarmBudget:
 
     def restore(self, state: Arrays) -> None:
         self._bar = float(state["bar"][0])
+
+
+class AlarmPolicy:
+    """Turns the host's surprise of each tick into alarms: over the bar in `k` of `n` ticks, then quiet for a while.
+
+    What is over the bar within `cooldown` seconds after the last such tick belongs to the same alarm.
+
+    >>> policy = AlarmPolicy(per_day=1.0, tick=1.0)
+    >>> [policy.update(surprise, clock) for clock, surprise in enumerate([0.1, 6.0, 6.0, 6.0, 0.2])]
+    ['', '', 'begins', 'goes on', '']
+    """
+
+    def __init__(
+        self, per_day: float = 1.0, tick: float = 1.0, cooldown: float = 120.0, k: int = 2, n: int = 3
+    ) -> None:
+        self.per_day = per_day
+        self.tick = tick
+        self.cooldown = cooldown
+        self.k = k
+        self.n = n
+        self.budget = AlarmBudget(per_day, tick, k, n)
+        self._recent: deque[bool] = deque(maxlen=n)
+        self._quiet_until = -np.inf
+        self._clock: float | None = None
+
+    def update(self, surprise: float, clock: float) -> Literal["", "begins", "goes on"]:
+        """Take a tick's surprise (NaN is no opinion) at monotonic `clock` seconds."""
+        if self._clock is not None and clock > self._clock:
+            self.budget.rest(clock - self._clock)
+        self._clock = clock
+        over = surprise >= self.budget.bar  # False for NaN
+        self._recent.append(over)
+        if not over or sum(self._recent) < self.k:
+            return ""
+        known = clock < self._quiet_until
+        self._quiet_until = clock + self.cooldown
+        if known:
+            return "goes on"
+        self.budget.spend()
+        return "begins"
 
 
 def top_mean(surprises: FloatArray, most: int = 3) -> float:

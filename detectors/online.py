@@ -1,9 +1,7 @@
 """The watch daemon's detection, one tick at a time: when to call a round, and what to show it first.
 
-Two levels of the same two detectors. For every series: robust distance, made a tail probability by its own past. The
-host's number is the mean of its three most surprising series, made a tail probability by the host's own past, so
-that a host whose series often jump together is not alarmed by it. An alarm needs persistence and a surprise over
-the bar that the alarm budget sets. Rules on limits and errors speak beside that, once when they begin to be broken.
+Decides by the host's surprise (`detectors.host`), which must persist over the bar that the alarm budget sets
+(`detectors.fusion.AlarmPolicy`). Rules on limits and errors speak beside that, once when they begin to be broken.
 
 Cannot know: slow drifts (everything is learnt at once), anything in the first minutes, or the cause.
 
@@ -17,8 +15,8 @@ from collections.abc import Collection
 import numpy as np
 
 from detectors.changepoint import best_splits
-from detectors.extreme import ExtremeTail
-from detectors.fusion import AlarmBudget, Persistence, merge, top_mean
+from detectors.fusion import AlarmPolicy, merge
+from detectors.host import HostScore
 from detectors.robust import RobustLevel
 from detectors.saturation import RULE_P, Rules
 from detectors.slots import Slots
@@ -54,18 +52,14 @@ class Online:
         self.cooldown = cooldown
         self.most = most
         self.own = {str(pid) for pid in own_pids}
-        self.budget = AlarmBudget(per_day, tick)
+        self._policy = AlarmPolicy(per_day, tick, cooldown)
         self._slots = Slots(catalogue)
         self._distance = RobustLevel()
-        self._tail = ExtremeTail()
-        self._host = ExtremeTail()
-        self._persistence = Persistence(self.budget.k, self.budget.n)
+        self._score = HostScore(self._distance)
         self._ring = np.full((HISTORY, 0), np.nan, np.float32)
         self._times = np.full(HISTORY, np.nan)
-        self._recent = np.zeros((self.budget.n, 0))
+        self._recent = np.zeros((self._policy.n, 0))
         self._ticks = 0
-        self._quiet_until = -np.inf
-        self._clock = np.nan
         self._rules = Rules(())
         self._rule_slots = np.empty(0, np.int64)
         self._rule_series: list[Series] = []
@@ -81,18 +75,12 @@ class Online:
         levels, fresh = self._slots.levels(frame)
         self._make_room(fresh)
         usual = self._distance.level
-        surprises = self._tail.update(self._distance.update(levels))
         usual = np.concatenate([usual, np.full(len(levels) - len(usual), np.nan)])
         with np.errstate(invalid="ignore"):
             small = np.abs(levels - usual) < self._slots.least
-        surprises[small & ~np.isnan(surprises)] = 0.0
+        surprises, host = self._score.update(levels, small)
         self._remember(frame, levels, surprises)
-
-        elapsed = frame.clock - self._clock
-        self._clock = frame.clock
-        if elapsed > 0:
-            self.budget.rest(elapsed)
-        found = self._alarm(frame, usual, surprises)
+        found = self._suspects(usual) if self._policy.update(host, frame.clock) == "begins" else []
         if self._ticks % RULES_EVERY == 0:
             found += self._check_rules()
         return merge(found) if found else []
@@ -102,8 +90,7 @@ class Online:
         size, known = len(self._slots), self._ring.shape[1]
         reused = fresh[fresh < known]
         if len(reused):
-            self._distance.forget(reused)
-            self._tail.forget(reused)
+            self._score.forget(reused)
             self._ring[:, reused] = np.nan
             self._recent[:, reused] = 0.0
         if size > known:
@@ -114,7 +101,7 @@ class Online:
         row = self._ticks % HISTORY
         self._ring[row] = levels
         self._times[row] = frame.time
-        self._recent[self._ticks % self.budget.n] = np.nan_to_num(surprises)
+        self._recent[self._ticks % self._policy.n] = np.nan_to_num(surprises)
         self._ticks += 1
 
     def _history(self, ticks: int) -> tuple[FloatArray, IntArray]:
@@ -122,23 +109,11 @@ class Online:
         rows = np.arange(max(self._ticks - ticks, 0), self._ticks) % HISTORY
         return self._times[rows], rows
 
-    def _alarm(self, frame: Frame, usual: FloatArray, surprises: FloatArray) -> list[Anomaly]:
-        host = self._host.update(np.array([top_mean(surprises)]))
-        with np.errstate(invalid="ignore"):
-            flagged = host >= self.budget.bar
-        if not self._persistence.update(flagged)[0]:
-            return []
-        if frame.clock < self._quiet_until:
-            self._quiet_until = frame.clock + self.cooldown  # the same trouble goes on
-            return []
-        self._quiet_until = frame.clock + self.cooldown
-        self.budget.spend()
+    def _suspects(self, usual: FloatArray) -> list[Anomaly]:
+        """Return the series that surprised most in the ticks that made the alarm, dated by their change of level."""
         strongest = self._recent.max(axis=0)
         order = np.argsort(-strongest)[: 2 * self.most]
         columns = order[strongest[order] >= SURPRISING]
-        return self._name(columns, strongest, usual)[: self.most]
-
-    def _name(self, columns: IntArray, strongest: FloatArray, usual: FloatArray) -> list[Anomaly]:
         times, rows = self._history(HISTORY)
         block = self._ring[np.ix_(rows, columns)].astype(np.float64)
         splits = best_splits(block, min_segment=2)
@@ -154,7 +129,7 @@ class Online:
             p = max(10.0 ** -float(strongest[column]), SMALLEST)
             shape: Shape = "shift" if dated else "spike"
             named.append(Anomaly(series, float(onset), p, level, float(usual[column]), shape, ("robust", "extreme")))
-        return named
+        return named[: self.most]
 
     def _check_rules(self) -> list[Anomaly]:
         version, when = self._compiled
