@@ -11,75 +11,90 @@ import numpy as np
 
 from rca.faults.shared import over_group, process_culprit, rise, who
 from rca.model import Curve, FaultModel, Feature, Finding
-from rca.view import View
+from rca.view import View, filled
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import FutexWait, Process, Thread
 
 # --- crash loop ---
 
-_SEGFAULT = re.compile(
-    r"(?:^|\s)([^\s\[\]]{1,64})\[(\d+)\](?::)? (?:segfault|general protection|trap \w+|bad frame)|traps: ([^\s\[\]]+)\[(\d+)\]"
-)
+_SEGFAULT = re.compile(r"(?:traps: )?([^\s\[\]]{1,64})\[(\d+)\]:? (?:segfault|general protection|trap )")
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
-    """One end of a program that was not asked for: by a signal or with a failure status."""
+class Ends:
+    """How the children of one parent that ran one program ended in the window. `lived` is their mean life, seconds."""
 
-    time: float
-    pid: int
-    ppid: int
+    parent: int
     name: str
-    signal: int
-    code: int
+    count: int
+    failed: int
+    by_signal: int
+    how: str
+    number: int
     lived: float
 
 
-def deaths(view: View) -> list[Death]:
-    """Failed ends in reach of the window, from tracing."""
-    found = []
-    for event in view.observation.events:
-        if event.kind != "process_exit" or event.pid in view.observation.own_pids:
-            continue
-        a = event.attributes
-        signal, code = int(a.get("signal", 0) or 0), int(a.get("exit_code", 0) or 0)
-        ppid = int(a.get("ppid", 0) or 0)
-        if (signal or code) and ppid not in view.observation.own_pids:
-            found.append(
-                Death(event.time, event.pid or 0, ppid, event.comm, signal, code, float(a.get("seconds_lived", 0) or 0))
-            )
-    return found
+def ends(view: View) -> list[Ends]:
+    """Ends of children by parent and program, from tracing, those with most failures first."""
+    window = view.window
+    ended = window.columns("linux.process.children.ended")
+    if not ended:
+        return []
+    amounts = np.nansum(np.diff(filled(window.values[:, ended]), axis=0).clip(min=0), axis=0)
+    outcomes: dict[tuple[int, str], Counter[str]] = {}
+    for column, amount in zip(ended, amounts, strict=True):
+        labels = dict(window.series[column].labels)
+        parent = int(labels["pid"])
+        if amount > 0 and parent not in view.observation.own_pids:
+            outcomes.setdefault((parent, labels["comm"]), Counter())[labels["outcome"]] += int(round(amount))
+    found = [_ends(view, parent, name, seen) for (parent, name), seen in outcomes.items()]
+    return sorted(found, key=lambda e: -e.failed)
 
 
-def _by_program(view: View) -> dict[tuple[str, int], list[Death]]:
-    grouped: dict[tuple[str, int], list[Death]] = {}
-    for death in deaths(view):
-        grouped.setdefault((death.name, death.ppid), []).append(death)
-    return grouped
+def _ends(view: View, parent: int, name: str, seen: Counter[str]) -> Ends:
+    failures = [(outcome, n) for outcome, n in seen.most_common() if outcome != "ok"]
+    worst = failures[0][0] if failures else "ok"
+    lived = rise(view, "linux.process.children.lived", pid=parent, comm=name)
+    number = worst.rpartition(" ")[2]
+    return Ends(
+        parent=parent,
+        name=name,
+        count=sum(seen.values()),
+        failed=sum(n for _, n in failures),
+        # SIGINT, SIGKILL, SIGPIPE and SIGTERM are how programs are asked to end.
+        by_signal=sum(n for o, n in failures if o.startswith("signal") and o not in _ASKED),
+        how=f"by signal {number}" if worst.startswith("signal") else f"with exit status {number}",
+        number=int(number) if number.isdigit() else 0,
+        lived=lived / max(sum(seen.values()), 1),
+    )
+
+
+_ASKED = ("signal 2", "signal 9", "signal 13", "signal 15")
 
 
 def _crash_suspects(view: View) -> list[Culprit]:
-    found: list[tuple[float, Culprit]] = []
-    for (name, ppid), ends in _by_program(view).items():
-        if len(ends) >= 2:
-            alive = [p for p in view.users.values() if p.name == name and p.ppid == ppid]
-            latest = max(alive, key=lambda p: p.start).pid if alive else max(ends, key=lambda d: d.time).pid
-            found.append(
-                (len(ends), Culprit("process", name, latest, (("parent", f"{view.name(ppid)} (pid {ppid})"),)))
-            )
+    found = [(float(e.failed), _dying(view, e)) for e in ends(view) if e.failed >= 2]
     for unit in view.observation.after.units.values():
         before = view.observation.before.units.get(unit.name)
         if before is not None and unit.restarts > before.restarts:
-            labels = (("unit", unit.name),)
-            found.append(
-                (unit.restarts - before.restarts, Culprit("process", unit.name, unit.main_pid or None, labels))
-            )
+            culprit = Culprit("process", unit.name, unit.main_pid or None, (("unit", unit.name),))
+            found.append((1000.0 * (unit.restarts - before.restarts), culprit))
     if not found:
-        found = [(n, c) for n, c in _replaced(view) if n >= 2]
+        found = _logged_faults(view)
     return [culprit for _, culprit in sorted(found, key=lambda f: -f[0])[:3]]
 
 
-def _replaced(view: View) -> list[tuple[float, Culprit]]:
+def _dying(view: View, e: Ends) -> Culprit:
+    """Name a dying program; its pid is that of the instance last seen, else of who restarts it."""
+    seen = {**view.observation.before.processes, **view.observation.after.processes}
+    alive = [p for p in seen.values() if p.ppid == e.parent and p.name[:15] == e.name[:15]]
+    latest = max(alive, key=lambda p: p.start).pid if alive else None
+    return Culprit(
+        "process", e.name, latest, (("parent", f"{view.name(e.parent)} (pid {e.parent})"), ("ppid", str(e.parent)))
+    )
+
+
+def _logged_faults(view: View) -> list[tuple[float, Culprit]]:
     """Without tracing: programs whose faults the kernel logged under changing pids."""
     seen: dict[str, set[int]] = {}
     for record in view.observation.logs:
@@ -88,54 +103,58 @@ def _replaced(view: View) -> list[tuple[float, Culprit]]:
             and record.time >= view.observation.start - 60
             and (m := _SEGFAULT.search(record.text))
         ):
-            seen.setdefault(m.group(1) or m.group(3), set()).add(int(m.group(2) or m.group(4)))
-    return [(len(pids), Culprit("process", name, max(pids))) for name, pids in seen.items()]
+            seen.setdefault(m.group(1), set()).add(int(m.group(2)))
+    return [(float(len(pids)), Culprit("process", name, max(pids))) for name, pids in seen.items() if len(pids) >= 2]
 
 
-def _ends_of(view: View, culprit: Culprit) -> list[Death]:
-    ends = [d for (name, _), group in _by_program(view).items() if name == culprit.name for d in group]
-    return sorted(ends, key=lambda d: d.time)
+def _ends_of(view: View, culprit: Culprit) -> Ends | None:
+    parent = culprit.label("ppid")
+    return next((e for e in ends(view) if e.name == culprit.name and str(e.parent) == parent), None)
 
 
 def _crashes(view: View, culprit: Culprit) -> Finding | None:
-    ends = _ends_of(view, culprit)
-    unit = culprit.label("unit")
-    if unit and (now := view.observation.after.units.get(unit)) and (was := view.observation.before.units.get(unit)):
-        count, how = now.restarts - was.restarts, f"systemd restarted it, last result {now.result}"
-    elif ends:
-        count = len(ends)
-        signals = Counter(d.signal for d in ends if d.signal).most_common(1)
-        how = f"by signal {signals[0][0]}" if signals else f"with exit status {ends[-1].code}"
+    """How often it died in the window."""
+    values: dict[str, float | int | None] = {}
+    mine, unit = _ends_of(view, culprit), culprit.label("unit")
+    now, was = (s.units.get(unit or "") for s in (view.observation.after, view.observation.before))
+    if now is not None and was is not None:
+        count, how, source = now.restarts - was.restarts, f"systemd says {now.result}", "collectors.units"
+    elif mine is not None:
+        count, how, source = mine.failed, mine.how, "collectors.ebpf"
+        values = {"outcome": mine.number}
     else:
-        count = sum(1 for n, c in _replaced(view) if c.name == culprit.name for _ in range(int(n)))
-        how = "by a fault the kernel logged"
-    per_minute = 60.0 * count / view.seconds
+        count = int(next((n for n, c in _logged_faults(view) if c.name == culprit.name), 0.0))
+        how, source = "by a fault the kernel logged", "collectors.kmsg"
     return Finding(
         value=float(count),
         statement=f"{culprit.name} died {count} times in {view.seconds:.0f} s, {how}",
-        values={"deaths": count, "seconds": view.seconds, "per_minute": per_minute}
-        | {f"d{i}": v for i, v in enumerate({*(d.signal for d in ends), *(d.code for d in ends)})},
+        values={"deaths": count, "seconds": view.seconds, **values},
         unit="{process}",
         reproduce=f"systemctl status {unit}"
         if unit
         else f"dmesg -T | grep {culprit.name}; journalctl -e -g {culprit.name}",
-        source="collectors.ebpf" if ends else "collectors.units",
+        source=source,
         kind="event",
-        onset=ends[0].time if ends else None,
+        series=(f"linux.process.children.ended{{comm={culprit.name}, outcome={_outcome(mine)}, pid={mine.parent}}}",)
+        if mine
+        else (),
     )
 
 
+def _outcome(mine: Ends) -> str:
+    return f"{'signal' if mine.how.startswith('by') else 'exit'} {mine.number}"
+
+
 def _fatal(view: View, culprit: Culprit) -> Finding | None:
-    """How the program ends: a signal is a crash; a failure status may be a program's way to say no (grep, test)."""
-    ends = _ends_of(view, culprit)
-    if not ends:
+    """How it ends: a fatal signal is a crash; a failure status may be a program's way to say no (grep, test)."""
+    mine = _ends_of(view, culprit)
+    if mine is None or not mine.failed:
         return None
-    by_signal = sum(1 for d in ends if d.signal not in (0, 13, 15)) / len(ends)
-    weight = by_signal if by_signal else (0.5 if np.median([d.lived for d in ends]) > 0.02 else 0.15)
+    by_signal = mine.by_signal / mine.failed
     return Finding(
-        value=weight,
-        statement=f"{by_signal:.0%} of its ends were by a fatal signal; it lived {np.median([d.lived for d in ends]):.2f} s in the median",
-        values={"by_signal": by_signal, "median_lifetime": float(np.median([d.lived for d in ends]))},
+        value=by_signal if by_signal else (0.5 if mine.lived > 0.02 else 0.15),
+        statement=f"{by_signal:.0%} of its failures were fatal signals; it lived {mine.lived:.2f} s on average",
+        values={"by_signal": by_signal, "mean_lifetime": mine.lived},
         unit="1",
         reproduce="dmesg -T | grep -E 'segfault|traps:'",
         source="collectors.ebpf",
@@ -144,15 +163,14 @@ def _fatal(view: View, culprit: Culprit) -> Finding | None:
 
 
 def _only_fails(view: View, culprit: Culprit) -> Finding | None:
-    """The program's failed ends against all its ends: a loop of a program that mostly succeeds is a script at work."""
-    ends = [e for e in view.observation.events if e.kind == "process_exit" and e.comm == culprit.name]
-    if not ends:
+    """Failed ends against all its ends: a loop of a program that mostly succeeds is a script at work."""
+    mine = _ends_of(view, culprit)
+    if mine is None:
         return None
-    failed = sum(1 for e in ends if e.attributes.get("signal") or e.attributes.get("exit_code"))
     return Finding(
-        value=failed / len(ends),
-        statement=f"{failed} of its {len(ends)} ends in the window were failures",
-        values={"failed": failed, "ends": len(ends)},
+        value=mine.failed / mine.count,
+        statement=f"{mine.failed} of its {mine.count} ends in the window were failures",
+        values={"failed": mine.failed, "ends": mine.count},
         unit="{process}",
         reproduce=f"journalctl -e -g {culprit.name}",
         source="collectors.ebpf",
@@ -256,10 +274,10 @@ def _cycle(waits: Mapping[int, FutexWait]) -> tuple[int, ...]:
     for start in waits:
         path: list[int] = []
         tid: int | None = start
-        while tid in waits and tid not in path:
+        while tid is not None and tid in waits and tid not in path:
             path.append(tid)
             tid = waits[tid].owner
-        if tid in path:
+        if tid is not None and tid in path:
             return tuple(path[path.index(tid) :])
     return ()
 
@@ -377,7 +395,7 @@ def _fd_use(view: View) -> dict[int, tuple[float, float]]:
     return out
 
 
-def _errors(view: View, *names: str) -> dict[int, float]:
+def syscall_errors(view: View, *names: str) -> dict[int, float]:
     """Failing calls by process and second, for some errno names."""
     total: dict[int, float] = {}
     for name in names:
@@ -387,7 +405,7 @@ def _errors(view: View, *names: str) -> dict[int, float]:
 
 
 def _fd_suspects(view: View) -> list[Culprit]:
-    use, refused = _fd_use(view), _errors(view, "EMFILE", "ENFILE")
+    use, refused = _fd_use(view), syscall_errors(view, "EMFILE", "ENFILE")
     share = {pid: count / limit for pid, (count, limit) in use.items()}
     found = [
         (refused.get(pid, 0.0) + share.get(pid, 0.0), view.users[pid])
@@ -416,7 +434,7 @@ def _fds_used(view: View, culprit: Culprit) -> Finding | None:
 def _fds_refused(view: View, culprit: Culprit) -> Finding | None:
     if not view.window.columns("linux.process.syscall.errors"):
         return None
-    rate = _errors(view, "EMFILE", "ENFILE").get(culprit.pid or 0, 0.0)
+    rate = syscall_errors(view, "EMFILE", "ENFILE").get(culprit.pid or 0, 0.0)
     return Finding(
         value=rate,
         statement=f"{rate:.1f} of its calls a second fail for want of a file descriptor (EMFILE or ENFILE)",
