@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from tests.faults import cpu, healthy, io, mem, net, proc
-from tests.faults.scenario import Injected, compiler, controller, root, scenario, tool
+from tests.faults.scenario import CPUS, Injected, compiler, controller, root, scenario, tool
 from tests.faults.stage import Stage
 
 
@@ -41,7 +39,7 @@ def zombies_and_latency(stage: Stage) -> Injected:
 @scenario("beside/batch", "proc.fd_exhaustion", needs=(compiler,))
 def beside_batch(stage: Stage) -> Injected:
     """A computation of least priority takes all idle CPU; a program is out of descriptors."""
-    stage.spawn(stage.compiled("spin.c", "render"), str(len(os.sched_getaffinity(0))), nice=19)
+    stage.spawn(stage.compiled("spin.c", "render"), str(CPUS), nice=19)
     return proc.fd_exhaustion_leak(stage)
 
 

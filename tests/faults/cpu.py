@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 
 from tests.faults import kernel
-from tests.faults.scenario import Injected, compiler, controller, cpus, entity, process, root, scenario, tool
+from tests.faults.scenario import CPUS, Injected, compiler, controller, cpus, entity, process, root, scenario, tool
 from tests.faults.stage import Stage
-
-CPUS = len(os.sched_getaffinity(0))
 
 
 def _saturated() -> bool:

@@ -6,13 +6,10 @@ would not be harmless.
 
 from __future__ import annotations
 
-import os
-
 from tests.faults import kernel
-from tests.faults.scenario import Injected, compiler, scenario, tool
+from tests.faults.scenario import CPUS, Injected, compiler, scenario, tool
 from tests.faults.stage import Stage
 
-CPUS = len(os.sched_getaffinity(0))
 HEALTHY = Injected(())
 
 MODULE = """

@@ -18,6 +18,7 @@ from typing import Any
 from tests.faults.cgroups import hierarchy
 from tests.faults.stage import Stage
 
+CPUS = len(os.sched_getaffinity(0))
 FAMILIES = ("cpu", "mem", "io", "net", "proc", "combined", "engine", "healthy")
 
 
