@@ -1,7 +1,8 @@
 """TCP sockets of one network namespace as arrays, from netlink inet_diag (sock_diag(7)) or else /proc/net/tcp.
 
 Source: SOCK_DIAG_BY_FAMILY for IPv4 and IPv6, in the calling thread's namespace. Needs nothing; cookies and marks are
-for root and not used. Measured cost: 1.5 ms for the dump of a nearly empty table of 262,144 buckets, then 1 to 4 µs a socket, most of it in the
+for root and not used. Measured cost:
+1.5 ms for a nearly empty table of 262,144 buckets, then 1 to 4 µs a socket, most of it in the
 kernel. The fallback has no round-trip times and no backlog.
 """
 

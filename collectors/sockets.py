@@ -28,10 +28,8 @@ from wardround.models.topology import Socket
 PEERS = 20  # busiest ones of a namespace
 DESTINATIONS = 5
 TELLING_PORTS = 0.02  # share of the range from which a destination is listed
-SURVEY_LEAST, SURVEY_FACTOR = 3.0, 60.0  # seconds between surveys of connected sockets: at least, and per second it took
-    5.0,
-    200.0,
-)  # seconds between surveys of connected sockets: at least, and per second it took
+SURVEY_LEAST = 3.0  # seconds between surveys of connected sockets
+SURVEY_FACTOR = 60.0  # and not before this many times what the last one took
 GROUPS = 64  # like sockets of one process, listed in a snapshot
 SEARCH_SECONDS = 0.5  # for the owners of sockets
 Emit = Callable[..., None]
