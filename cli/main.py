@@ -15,8 +15,9 @@ from typing import Annotated
 
 import typer
 
-from cli import diagnose
+from cli import config, diagnose
 from cli import options as opt
+from cli.doctor import doctor
 from cli.output import View
 from cli.record import record
 from cli.replay import replay
@@ -86,8 +87,9 @@ def root(
     raise typer.Exit(diagnose.run(request, view))
 
 
-for command in (watch, record, replay, schema):
+for command in (watch, record, replay, doctor, schema):
     app.command()(command)
+app.add_typer(config.app, name="config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

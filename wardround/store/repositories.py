@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from wardround.errors import UserError
@@ -114,6 +114,9 @@ class Runs:
     def get(self, run_id: str) -> Document | None:
         row = self._session.get(RunRow, run_id)
         return None if row is None else Document.model_validate_json(row.document)
+
+    def count(self) -> int:
+        return self._session.scalar(select(func.count()).select_from(RunRow)) or 0
 
     def recent(self, limit: int = 50) -> list[Document]:
         """Return the last documents, newest first, at most `MAX_PAGE`."""
