@@ -32,7 +32,8 @@ class Collector(Protocol):
 
     `every` is the number of sampler ticks (1 s) between reads; sources whose values move slowly or cost more read
     less often. `read` takes the tick's wall and monotonic time in seconds; a thing that vanished while being read
-    is left out, a missing or unknown field is skipped, and nothing but a bug raises.
+    is left out, a missing or unknown field is skipped, and nothing but a bug raises. A collector that leaves part of
+    its source out may say what in an attribute `partial` (a sentence); it shows in the coverage.
     """
 
     name: str

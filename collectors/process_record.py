@@ -223,7 +223,7 @@ class ProcessRecord:
 
     def _per_thread(self, name: str, threads: int, budget: Budget) -> dict[str, bytes] | None:
         """Return a file of every thread (of the leader only where they are too many), None if the budget is spent."""
-        if threads > MAX_THREADS:
+        if threads == 1 or threads > MAX_THREADS:
             tids = [self._pid]
         elif threads > budget.threads:
             return None
@@ -248,7 +248,7 @@ class ProcessRecord:
         row[ANON] = (int(sizes[1]) - int(sizes[2])) * PAGE + self._swap  # resident less file and shared pages
         try:
             match = IO_FIELDS.search(self._read("io", budget))
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):  # not ours, or a kernel without I/O accounting
             match = None
         if match is not None:
             row[IO : IO + 4] = int(match[3]), int(match[4]), int(match[1]), int(match[2])
@@ -257,7 +257,7 @@ class ProcessRecord:
         try:
             folder = f"{self._folder}/fd"
             self.values[FDS] = os.stat(folder).st_size if budget.counts_fds else len(os.listdir(folder))
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):
             self.values[FDS] = np.nan
 
     def _take_switches(self, threads: int, budget: Budget) -> None:
@@ -278,7 +278,7 @@ class ProcessRecord:
         try:
             with open(f"{self._folder}/limits", "rb") as file:
                 match = NOFILE_FIELD.search(file.read())
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):
             return
         if match is not None:
             self.values[FD_LIMIT] = int(match[1])

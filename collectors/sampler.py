@@ -54,6 +54,12 @@ class _Slot:
             when = f" after {self.reads} reads" if self.reads else ""
             self.skipped = Skipped(self.name, f"failed{when}: {type(error).__name__}: {error}")
 
+    @property
+    def partial(self) -> Skipped | None:
+        """Return what a collector that runs leaves out, if it says so."""
+        about = getattr(self.collector, "partial", "")
+        return Skipped(f"{self.name}.partial", about) if about else None
+
     def status(self) -> Skipped | None:
         """Return why this collector is not among those that ran, None if it is."""
         if self.skipped is not None or (self.reads and not self.busy):
@@ -175,11 +181,12 @@ class Sampler:
                 return
 
     def coverage(self) -> Coverage:
-        """Return which collectors brought readings so far, and why the others did not."""
+        """Return which collectors brought readings so far, why the others did not, and what those that ran left out."""
         states = [(slot.name, slot.status()) for slot in self._slots]
+        partial = [slot.partial for slot in self._slots]
         return Coverage(
             ran=tuple(name for name, skipped in states if skipped is None),
-            skipped=tuple(skipped for _, skipped in states if skipped is not None),
+            skipped=tuple(s for s in (*(skipped for _, skipped in states), *partial) if s is not None),
         )
 
     def stop(self) -> None:
