@@ -29,6 +29,7 @@ BUILTIN: dict[str, str] = {
     "collectors.filesystem": "collectors.filesystem:FilesystemCollector",
     "collectors.network": "collectors.network:NetworkCollector",
     "collectors.sockets": "collectors.sockets:SocketsCollector",
+    "collectors.kmsg": "collectors.kmsg:KmsgCollector",
 }
 
 
