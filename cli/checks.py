@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collectors.base import Collector
     from wardround.settings import Settings
 
+_NVIDIA = "0x10de"  # PCI vendor
 State = Literal["ok", "limited", "missing"]
 OWN_NAMES = ("wardround", "collectors", "detectors", "rca", "remediation", "agents", "cli")
 _CAPABILITIES = {
@@ -128,9 +129,14 @@ def journal() -> Check:
 
 
 def nvidia() -> Check:
-    if not Path("/proc/driver/nvidia/version").exists():
-        return Check("NVIDIA driver", "limited", "none on this host: nothing to watch")
-    return Check("NVIDIA driver", "ok", _read(Path("/proc/driver/nvidia/version")).splitlines()[0][:60])
+    """A driver is only missed where there is a device for it."""
+    version = _read(Path("/proc/driver/nvidia/version"))
+    if version:
+        return Check("NVIDIA GPU", "ok", version.splitlines()[0][:60])
+    vendors = (_read(path).strip() for path in Path("/sys/bus/pci/devices").glob("*/vendor"))
+    if _NVIDIA in vendors:
+        return Check("NVIDIA GPU", "missing", "a device without its driver", "install the NVIDIA driver")
+    return Check("NVIDIA GPU", "ok", "none on this host")
 
 
 def tracing() -> Iterator[Check]:

@@ -8,7 +8,7 @@ import typer
 
 from cli import options as opt
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="The settings in force.")
+app = typer.Typer(rich_markup_mode=None, help="The settings in force.")
 
 
 @app.callback()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cli.options import Format, Level
 from wardround.errors import WardroundError
+from wardround.files import write_whole
 
 if TYPE_CHECKING:
     from wardround.models.document import Document
@@ -63,15 +63,11 @@ def emit(document: Document, view: View) -> int:
 
 
 def _write_page(document: Document, path: Path) -> None:
-    """Write the page beside its place, then move it there: a full disk leaves the old file as it was."""
     from cli.render.html import render_html
 
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(render_html(document), encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, render_html(document).encode(), 0o644)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise WardroundError(f"the page {path} cannot be written", str(error), "choose another place") from None
     print(f"page written to {path}", file=sys.stderr)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,6 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from wardround import __version__
 from wardround.errors import StateError, UserError
+from wardround.files import write_whole
 from wardround.models.diagnosis import Coverage, Skipped
 from wardround.models.metrics import METRICS
 from wardround.models.observation import Observation
@@ -73,19 +73,15 @@ def save(observation: Observation, path: Path) -> None:
         observation.baseline.scale,
         observation.baseline.count,
     )
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        archive.writestr("meta.json", json.dumps(meta))
+        archive.writestr("facts.json", _codec().dump_json(_without_secrets(observation)))
+        for name, array in zip(_ARRAYS, arrays, strict=True):
+            archive.writestr(f"{name}.npy", _pack(array))
     try:
-        with (
-            open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
-            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
-        ):
-            archive.writestr("meta.json", json.dumps(meta))
-            archive.writestr("facts.json", _codec().dump_json(_without_secrets(observation)))
-            for name, array in zip(_ARRAYS, arrays, strict=True):
-                archive.writestr(f"{name}.npy", _pack(array))
-        draft.replace(path)
+        write_whole(path, buffer.getvalue())
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise StateError(f"the recording {path} cannot be written", str(error), "choose another place") from None
 
 
