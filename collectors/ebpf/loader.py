@@ -17,7 +17,10 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent.parent))  # -I leaves our own packages out; appended, so they shadow nothing
 
 from collectors.ebpf.btf import Btf  # noqa: E402 - after the path
-from collectors.ebpf.headers import find_headers  # noqa: E402 - after the path
+from collectors.ebpf.headers import Headers, find_headers  # noqa: E402 - after the path
 
 MAP_DECLARATION = re.compile(r'^BPF_(?!TABLE)[A-Z_]+\((\w+)|^BPF_TABLE\("\w+",[^,]*,[^,]*, (\w+)', re.MULTILINE)
 SUBJECTS = ("sched", "syscalls", "interrupts", "block", "memory", "network", "lifecycle")
@@ -170,19 +173,36 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+@contextmanager
+def header_source(headers: Headers, cache: Path) -> Iterator[str | None]:
+    """Give the folder to compile against: kept in `cache`, or where that cannot be written, for this once."""
+    try:
+        kept = headers.source(cache)
+    except OSError:
+        with tempfile.TemporaryDirectory(prefix="wardround-headers-") as folder:
+            yield headers.source(Path(folder))
+        return
+    yield kept
+
+
+def compile_all() -> tuple[Loading, Btf]:
+    btf = Btf.of_kernel()
+    flags, ids, prelude = facts_of_events(program_text(*SUBJECTS))
+    loading = Loading([*flags, *facts_of_types(btf)], ids, prelude)
+    loading.compile(SUBJECTS)
+    return loading, btf
+
+
 def load(cache: Path) -> tuple[dict[str, Any], list[int], Loading]:
     """Do the whole work; the third value keeps the descriptors open."""
     began = time.monotonic()
     if not mount_tracefs():
         raise OSError("tracefs can neither be read nor mounted")
     headers = find_headers()
-    source = headers.source(cache)
-    if source is not None:
-        os.environ["BCC_KERNEL_SOURCE"] = source
-    btf = Btf.of_kernel()
-    flags, ids, prelude = facts_of_events(program_text(*SUBJECTS))
-    loading = Loading([*flags, *facts_of_types(btf)], ids, prelude)
-    loading.compile(SUBJECTS)
+    with header_source(headers, cache) as source:
+        if source is not None:
+            os.environ["BCC_KERNEL_SOURCE"] = source
+        loading, btf = compile_all()
     answer = {
         "maps": list(loading.maps),
         "programs": [{key: program[key] for key in ("kind", "tracepoint", "id")} for program in loading.programs],

@@ -10,23 +10,39 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from wardround.models.series import Catalogue, FloatArray
+from wardround.models.series import Catalogue, FloatArray, Frame
 
 SILENT_TICKS = 300
 BURST, REFILL, ROWS = 64, 4, 128
 
 
 class Sink:
-    """Where the readers of one tick put values: parallel lists of series ids and values."""
+    """Collects the values of one tick; `frame` hands them over and begins the next.
+
+    A cumulative counter that begins with tracing is put with `count`: its first value is told as 0 and the real one
+    from the next tick on, or its first rise would be lost (a rate needs two values).
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
-        self.ids: list[int] = []
-        self.values: list[float] = []
+        self._ids: list[int] = []
+        self._values: list[float] = []
+        self._announced: set[int] = set()
 
     def put(self, number: int, value: float) -> None:
-        self.ids.append(number)
-        self.values.append(value)
+        self._ids.append(number)
+        self._values.append(value)
+
+    def count(self, number: int, value: float) -> None:
+        if number not in self._announced:
+            self._announced.add(number)
+            value = 0.0
+        self.put(number, value)
+
+    def frame(self, time: float, clock: float) -> Frame:
+        frame = Frame(time, clock, np.array(self._ids, np.int64), np.array(self._values, np.float64))
+        self._ids, self._values = [], []
+        return frame
 
 
 class Tally:
@@ -66,8 +82,7 @@ class Tally:
             kept = sorted(self._rows.items(), key=lambda item: -item[1][2])[:ROWS]
             self._rows = {key: row for key, row in kept if row[2] >= oldest}
         for number, total, _ in self._rows.values():
-            sink.ids.append(int(number))
-            sink.values.append(total)
+            sink.count(int(number), total)
 
 
 def largest(amounts: FloatArray, least: float, count: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:

@@ -34,7 +34,7 @@ class InterruptReader:
                     self._sums[key] = self._sums.get(key, 0.0) + grown
                     self._before[key] = now
         for (kind, vector), seconds in self._sums.items():
-            sink.put(self._id(kind, vector), seconds)
+            sink.count(self._id(kind, vector), seconds)
         return []
 
     def _id(self, kind: str, vector: int) -> int:

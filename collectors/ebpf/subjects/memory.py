@@ -29,5 +29,5 @@ class MemoryReader:
         _, pages = self._migrations.read()
         for reason in np.flatnonzero(pages).tolist():
             name = self._reasons.get(reason, str(reason)).removeprefix("MR_").lower()
-            sink.put(self._catalogue.id("linux.page_migrations", reason=name), float(pages[reason]))
+            sink.count(self._catalogue.id("linux.page_migrations", reason=name), float(pages[reason]))
         return []

@@ -42,7 +42,7 @@ class SchedReader:
         if moment.scale is not None:
             self._collect(moment.scale, sink)
         for number, value in zip(self._host, self._sums, strict=True):
-            sink.put(number, value)
+            sink.count(number, value)
         for tally in (self._runqueue, self._offcpu, self._futex, self._futexes):
             tally.emit(sink)
         return []
