@@ -1,8 +1,8 @@
 """Public detection data and event scores: what an alarm is worth when no label chose the threshold.
 
-An event is a labelled run; it is found when an alarm overlaps it or its `tolerance` ticks after. An alarm is right when it
-overlaps some event, give or take the tolerance. False alarms are counted per day of unlabelled ticks. These are not the
-point-adjusted scores of the literature, which random scores win.
+An event is a labelled run; it is found when an alarm overlaps it or the `tolerance` ticks after it. An alarm is right
+when it overlaps some event, give or take the tolerance. False alarms are counted per day of unlabelled ticks. These
+are not the point-adjusted scores of the literature, which random scores win.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python -m benchmarks.detectors [--skip-data]
 
 Cost is CPU time of one thread on synthetic series of a busy host (one in five series moves) and on mutated log lines.
-Finding is measured on ASD and SMD (``WARDROUND_DATA``, default ``../shared/data`` beside the project): each host's train
-half is streamed first, then its test half; the budget of alarms per day is the only setting. A random score goes
-through the same pipeline beside it.
+Finding is measured on ASD and SMD (``WARDROUND_DATA``, default ``../shared/data`` beside the project): each host's
+train half is streamed first, then its test half; the budget of alarms per day is the only setting. A random score
+goes through the same pipeline beside it.
 """
 
 from __future__ import annotations
@@ -73,11 +73,15 @@ def busy_values(series: list[Series], ticks: int, seed: int = 1) -> FloatArray:
     scale = np.array([1e7 if one.metric.unit == "By" else 0.05 for one in series])
     steps = np.abs(rng.standard_t(3, (ticks, size))) * scale * moving
     counter = np.array([one.metric.kind == "counter" for one in series])
-    level: FloatArray = np.where(counter, np.cumsum(steps, axis=0), steps + 10 * scale)
+    limit = np.array([100.0 if one.name.endswith(("limit", "periods")) else 1.0 for one in series])
+    level: FloatArray = np.where(counter, np.cumsum(steps, axis=0), steps + 10 * scale) * limit
     return level
 
 
-WORDS = "accepted closed connection session timeout retry worker request disk sync flush commit lease renewed".split()
+WORDS = (
+    "accepted", "closed", "connection", "session", "timeout", "retry", "worker", "request", "disk", "sync", "flush",
+    "commit", "lease", "renewed",
+)  # fmt: skip
 
 
 def log_lines(count: int, shapes: int = 300, seed: int = 1) -> list[str]:
@@ -87,7 +91,7 @@ def log_lines(count: int, shapes: int = 300, seed: int = 1) -> list[str]:
     kinds = rng.integers(0, shapes, count)
     numbers = rng.integers(0, 100_000, (count, 3))
     return [
-        f"{statements[k]} id={a} from 10.0.{b % 256}.{c % 256}:{a % 65536} in /var/lib/app/{b % 50}/data after {c % 900}ms"
+        f"{statements[k]} id={a} from 10.0.{b % 256}.{c % 256}:{a % 65536} in /var/lib/app/{b % 50}/data in {c % 900}ms"
         for k, (a, b, c) in zip(kinds.tolist(), numbers.tolist(), strict=True)
     ]
 

@@ -171,9 +171,8 @@ class AlarmPolicy:
 
 def top_mean(surprises: FloatArray, most: int = 3) -> float:
     """Return the mean of the `most` largest surprises: one number for the host (NaN where there is no opinion)."""
-    known = surprises[~np.isnan(surprises)]
-    if not len(known):
+    count = int(np.count_nonzero(~np.isnan(surprises)))
+    if not count:
         return float("nan")
-    if len(known) > most:
-        known = np.partition(known, len(known) - most)[-most:]
-    return float(known.mean())
+    risen = surprises[surprises > 0]  # most are 0, and False for NaN
+    return float(np.sort(risen)[-most:].sum()) / min(most, count)

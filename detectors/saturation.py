@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from detectors.rules import RULES, Part, Rule
 from wardround.models.series import FloatArray, Series
 
+Which = slice | NDArray[np.int64]
+
 RULE_P = 1e-6  # a rule has no tail probability: this ranks it among what is sure without outranking all else
 
 
@@ -93,18 +95,16 @@ class Rules:
         top = levels[:, self._top_columns]
         bottom = self._sum_bottom(levels)
         half = len(levels) // 2
-        whole = self._value(_mean(top), _mean(bottom))
-        late = self._value(_mean(top[half:]), _mean(bottom[half:]))
+        whole = self._value(_mean(top), _mean(bottom), slice(None))
+        late = self._value(_mean(top[half:]), _mean(bottom[half:]), slice(None))
         value = np.where(self._below, np.fmin(whole, late), np.fmax(whole, late))
-        found = []
-        for entity in np.flatnonzero(self._is_beyond(value)).tolist():
-            path = self._value(top[:, entity : entity + 1], bottom[:, entity : entity + 1], entity)[:, 0]
-            sign = -1 if self._below[entity] else 1
-            with np.errstate(invalid="ignore"):
-                rows = np.flatnonzero(sign * path > sign * self._beyond[entity])
-            row = int(rows[0]) if len(rows) else 0
-            found.append(Breach(self._top[entity], self._rules[entity], float(value[entity]), row))
-        return found
+        broken = np.flatnonzero(self._is_beyond(value, slice(None)))
+        path = self._is_beyond(self._value(top[:, broken], bottom[:, broken], broken), broken)
+        rows = path.argmax(axis=0)  # 0 where only the mean is beyond
+        return [
+            Breach(self._top[entity], self._rules[entity], float(value[entity]), int(row))
+            for entity, row in zip(broken.tolist(), rows.tolist(), strict=True)
+        ]
 
     def _sum_bottom(self, levels: FloatArray) -> FloatArray:
         if not self._bottom_columns.shape[1]:
@@ -114,15 +114,15 @@ class Rules:
         total: FloatArray = np.where(self._ratio, parts.sum(axis=2), 1.0)
         return total
 
-    def _value(self, top: FloatArray, bottom: FloatArray, entity: int | None = None) -> FloatArray:
-        at = slice(None) if entity is None else slice(entity, entity + 1)
+    def _value(self, top: FloatArray, bottom: FloatArray, at: Which) -> FloatArray:
         with np.errstate(divide="ignore", invalid="ignore"):
             enough = (bottom > 0) & (bottom >= self._least[at])
             return np.where(enough, top / bottom, np.nan)
 
-    def _is_beyond(self, value: FloatArray) -> NDArray[np.bool_]:
+    def _is_beyond(self, value: FloatArray, at: Which) -> NDArray[np.bool_]:
+        beyond = self._beyond[at]
         with np.errstate(invalid="ignore"):
-            return np.where(self._below, value < self._beyond, value > self._beyond)
+            return np.where(self._below[at], value < beyond, value > beyond)
 
 
 def _index(

@@ -36,7 +36,10 @@ def normal_tail(z: FloatArray) -> FloatArray:
 
 
 def student_tail(t: FloatArray, freedom: FloatArray | float) -> FloatArray:
-    """Return P(\\|T\\| > t), two-sided, for real degrees of freedom (Wallace 1959); within 5 % where freedom >= 4."""
+    """Return P(\\|T\\| > t), two-sided, for real degrees of freedom (Wallace 1959).
+
+    Errs to the safe side: 1 % at p = 0.01, 13 % at 1e-5, up to 1.7 times beyond.
+    """
     nu = np.asarray(freedom, dtype=np.float64)
     z = np.sqrt(nu * np.log1p(t * t / nu)) * (8 * nu + 1) / (8 * nu + 3)
     return np.minimum(2 * normal_tail(z), 1.0)

@@ -72,7 +72,8 @@ def time_to(limit: FloatArray, level: FloatArray, slope: FloatArray) -> FloatArr
     """Return seconds until the line meets `limit`: 0 where it is there already, infinite where it leads away."""
     with np.errstate(divide="ignore", invalid="ignore"):
         seconds = (limit - level) / slope
-    return np.where(np.isnan(seconds), np.inf, np.where(level == limit, 0.0, np.where(seconds < 0, np.inf, seconds)))
+    ahead = np.where(np.isnan(seconds) | (seconds < 0), np.inf, seconds)
+    return np.where(level == limit, 0.0, ahead)
 
 
 class Trend(WindowDetector):
