@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from wardround import __version__
 from wardround.errors import StateError, UserError
@@ -29,6 +30,7 @@ from wardround.models.records import KernelEvent, LogRecord
 from wardround.models.series import Baseline, FloatArray, Series, Window
 from wardround.models.topology import Engine, Host, Mount, Process, TopologySnapshot
 from wardround.redaction import redact, redact_value
+from wardround.text import encodable
 
 FORMAT = "wardround.recording"
 VERSION = 1
@@ -76,13 +78,21 @@ def save(observation: Observation, path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         archive.writestr("meta.json", json.dumps(meta))
-        archive.writestr("facts.json", _codec().dump_json(_without_secrets(observation)))
+        archive.writestr("facts.json", _dump(_without_secrets(observation)))
         for name, array in zip(_ARRAYS, arrays, strict=True):
             archive.writestr(f"{name}.npy", _pack(array))
     try:
         write_whole(path, buffer.getvalue())
     except OSError as error:
         raise StateError(f"the recording {path} cannot be written", str(error), "choose another place") from None
+
+
+def _dump(facts: _Facts) -> bytes:
+    """Return the facts as JSON; names that are no UTF-8 (a control group's, a file's) lose what cannot be written."""
+    try:
+        return _codec().dump_json(facts)
+    except PydanticSerializationError:
+        return json.dumps(encodable(_codec().dump_python(facts))).encode()
 
 
 def load(path: Path) -> Observation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 LIMIT = 4096
 CUT = "…[cut]"
@@ -56,3 +57,14 @@ def clean_bytes(data: bytes, limit: int = LIMIT) -> str:
     window = 8 * limit
     text = clean(data[:window].decode("utf-8", "replace"), limit)
     return text if len(data) <= window or text.endswith(CUT) else text[: limit - len(CUT)] + CUT
+
+
+def encodable(value: Any) -> Any:
+    """Return `value` with what UTF-8 cannot carry (parts of foreign file names) replaced, inside containers too."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {encodable(key): encodable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [encodable(each) for each in value]
+    return value

@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from wardround.models.document import Action, Document, Evidence, Hypothesis, Number
+from wardround.text import clean
 
-# Control characters, and characters that reorder or hide text: host text must not steer the reader's terminal.
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 RISKS = {
@@ -26,8 +24,8 @@ TITLES = {"ok": "healthy", "problem": "problem found", "degraded": "could not lo
 
 
 def plain(text: str) -> str:
-    """Return host text safe to print: control, bidirectional and invisible characters become visible marks."""
-    return _UNSEEN.sub("\ufffd", text.replace("\t", " ").replace("\n", " "))
+    """Return host text as one line that cannot steer the reader's terminal."""
+    return clean(text)
 
 
 def found(document: Document) -> list[Hypothesis]:
@@ -113,7 +111,7 @@ def quantity(value: Number, unit: str) -> str:
     if unit == "s" and 0 < abs(value) < 1:
         return f"{_short(value * 1000)} ms" if abs(value) >= 1e-3 else f"{_short(value * 1e6)} µs"
     if unit == "s/s":
-        return f"{_short(value)} s per s"
+        return f"{_short(value * 100)} %"  # a share of time, or of one CPU
     return f"{_short(value)} {base.strip('{}')}{slash}{per}".strip()
 
 
@@ -124,8 +122,10 @@ def _short(value: float) -> str:
 
 
 def sparkline(values: Sequence[Number], width: int = 24) -> str:
-    """Return the shape of a series, from its own least to its greatest value; a gap is a blank. The peak of each
-    stretch is kept, since a fault may be shorter than a column."""
+    """Return the shape of a series, from its own least to its greatest value; empty for a flat one, a gap is a blank.
+
+    The peak of each stretch is kept, since a fault may be shorter than a column.
+    """
     if not values:
         return ""
     size = math.ceil(len(values) / width)
@@ -135,8 +135,10 @@ def sparkline(values: Sequence[Number], width: int = 24) -> str:
     if not seen:
         return ""
     low, span = min(seen), max(seen) - min(seen)
+    if span == 0:
+        return ""
     top = len(_BLOCKS) - 1
-    level = [None if p is None else (top // 2 if span == 0 else round((p - low) / span * top)) for p in peaks]
+    level = [None if p is None else round((p - low) / span * top) for p in peaks]
     return "".join(" " if each is None else _BLOCKS[each] for each in level)
 
 

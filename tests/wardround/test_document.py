@@ -81,6 +81,12 @@ def test_not_a_number_and_infinity_become_null():
     assert document["charts"][0]["values"] == [None, 3.0]
 
 
+def test_a_name_that_is_no_utf8_can_still_be_printed():
+    culprit = replace(samples.THROTTLING.culprit, name="/shop/\udcff")
+    document = printed(lambda: replace(samples.problem(), hypotheses=(replace(samples.THROTTLING, culprit=culprit),)))
+    assert document["hypotheses"][0]["culprit"]["name"] == "/shop/?"
+
+
 def test_an_onset_that_could_not_be_dated_is_null():
     undated = replace(samples.THROTTLING, onset=float("nan"))
     assert printed(lambda: replace(samples.problem(), hypotheses=(undated,)))["hypotheses"][0]["onset"] is None

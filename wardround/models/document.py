@@ -11,10 +11,20 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+)
 
 from wardround.models import diagnosis as inside
 from wardround.models.diagnosis import CulpritKind, EvidenceKind, Risk, SeverityLevel, Status, Trust, Verdict
+from wardround.text import encodable
 
 SCHEMA: Literal["wardround.diagnosis/v1"] = "wardround.diagnosis/v1"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -52,6 +62,11 @@ class Part(BaseModel):
     """Base of all parts: immutable, and a field that a later version added is no error."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_utf8(cls, value: object) -> object:
+        return encodable(value)
 
 
 class Span(Part):
