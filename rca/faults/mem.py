@@ -447,7 +447,7 @@ def _killed(view: View, culprit: Culprit) -> Finding | None:
     anon = max((k.anon for k in mine), default=0.0)
     number = max(len(mine), 1)
     return Finding(
-        value=max(1.0 - age / RECENT, 0.2),
+        value=_present(age, view.seconds),
         statement=f"the OOM killer ended {culprit.name} {number} times, last {age:.0f} s ago, with {size(anon)} of private memory",
         values={"kills": number, "seconds_ago": age, "anon_bytes": anon, "counted_in_window": counted},
         unit="{kill}",
@@ -458,6 +458,12 @@ def _killed(view: View, culprit: Culprit) -> Finding | None:
         series=("linux.vmstat{key=oom_kill}",),
         onset=mine[0].time if mine else None,
     )
+
+
+def _present(age: float, window: float) -> float:
+    """How far a kill `age` seconds ago is the present fault: fully within the window and a minute before, then less."""
+    before = age - window - 60.0
+    return 1.0 if before <= 0 else max(0.15 - 0.15 * before / RECENT, 0.0)
 
 
 def _kill_counted(view: View, _: Culprit) -> Finding | None:
@@ -484,8 +490,8 @@ OOM = FaultModel(
     prior=0.15,
     suspects=_oom_suspects,
     features=(
-        Feature("killed", "log.kernel", _killed, Curve((0.0, -4.0), (0.2, 1.0), (0.6, 2.5), (1.0, 3.5)), needed=True),
-        Feature("kill_counted", "metric.memory", _kill_counted, Curve((0.0, -3.0), (0.5, 0.5), (1.0, 1.5))),
+        Feature("killed", "log.kernel", _killed, Curve((0.0, -4.0), (0.15, -0.5), (0.5, 1.5), (1.0, 3.5)), needed=True),
+        Feature("kill_counted", "metric.memory", _kill_counted, Curve((0.0, -3.0), (0.5, 0.0), (1.0, 1.5))),
     ),
     headline=lambda c, f: (
         f"the OOM killer ended {c.name} (pid {c.pid}): it used {size(f['killed'].values['anon_bytes'] or 0)} "
