@@ -49,7 +49,7 @@ def assemble(context: RoundContext, state: RoundState, observation: Observation,
         ruled_out=conclusion.ruled_out,
         evidence=tuple(cited),
         verification=verification(context, conclusion, state),
-        actions=context.actions,
+        actions=context.proposed(),
         coverage=_coverage(context, state, observation, notes),
         usage=Usage(
             seconds=context.seconds(),

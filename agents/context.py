@@ -17,8 +17,13 @@ from agents.tools.base import Budgeted, CaseTools, Cleaned, RefusedError, Toolse
 from agents.tools.questions import question_tools
 from rca.case import Case
 from rca.conclude import Conclusion, conclude
+from remediation.catalogue import propose
+from wardround.ids import derived_id
 from wardround.models.diagnosis import Action
 from wardround.settings import Budget
+
+# Treatments are proposed for what is at least this probable.
+TREATED = 0.5
 
 
 @dataclass
@@ -34,7 +39,6 @@ class RoundContext:
     spent: float = 0.0
     started: float = field(default_factory=time.monotonic)
     conclusion: Conclusion | None = None
-    actions: tuple[Action, ...] = ()
 
     def seconds(self) -> float:
         """Return the seconds this round has taken, beside its window."""
@@ -51,6 +55,21 @@ class RoundContext:
         if self.conclusion is None:
             self.conclusion = conclude(self.case)
         return self.conclusion
+
+    def proposed(self) -> tuple[Action, ...]:
+        """Return the treatments of every standing hypothesis, the same change once."""
+        models = {candidate.id: candidate.model for candidate in self.case.candidates.values()}
+        found: dict[tuple[str, str], Action] = {}
+        for hypothesis in self.judged().hypotheses:
+            if hypothesis.probability >= TREATED:
+                for action in propose(
+                    models[hypothesis.id].actions, hypothesis, self.case.view.observation, self._action_id
+                ):
+                    found.setdefault((action.action, str(sorted(action.params.items()))), action)
+        return tuple(found.values())
+
+    def _action_id(self, name: str) -> str:
+        return derived_id("act", self.run_id, name)
 
 
 def open_tools(case: Case, budget: Budget, listener: Listener, before: Iterable[Call] = ()) -> Toolset:

@@ -14,20 +14,14 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
 from agents.context import RoundContext
-from agents.planner import Plan
+from agents.rule_planner import worthwhile
 from agents.specialists import SPECIALISTS, visit
 from agents.state import PlanState, RoundState
-from rca.case import Case
-from remediation.catalogue import propose
-from wardround.ids import derived_id
-from wardround.models.diagnosis import Action
 
 # A planner that never comes to an end is stopped here.
 MOST_VISITS = 12
 # Steps the graph may take: three a visit, and the way in and out.
 MOST_STEPS = 3 * MOST_VISITS + 8
-# Treatments are proposed for what is at least this probable.
-TREATED = 0.5
 
 Graph = CompiledStateGraph[RoundState, RoundContext, RoundState, RoundState]
 
@@ -49,7 +43,7 @@ def build(checkpointer: BaseCheckpointSaver[Any]) -> Graph:
     graph.add_node("weigh", weigh)
     graph.add_node("verify", verify)
     graph.add_node("report", report)
-    graph.add_node("propose", propose_actions)
+    graph.add_node("propose", propose)
     graph.add_edge(START, "triage")
     graph.add_edge("triage", "plan")
     graph.add_conditional_edges("plan", _whom, [*SPECIALISTS, "verify"])
@@ -75,7 +69,7 @@ def plan(state: RoundState, runtime: Runtime[RoundContext]) -> dict[str, Any]:
     left = context.budget.tool_calls - len(state.get("calls", []))
     if (forced := _spent(context, visits, left)) is not None:
         # Only what a rule planner would still ask makes the end a forced one.
-        open_questions = bool(_rules_next(context, state).calls)
+        open_questions = bool(worthwhile(context.case))
         ended = PlanState(calls=[], done=True, by="budget", why=forced)
         return {"plan": ended, "forced": forced if open_questions else ""}
     chosen = context.planner.next(context.case, state, context.left())
@@ -89,12 +83,6 @@ def plan(state: RoundState, runtime: Runtime[RoundContext]) -> dict[str, Any]:
         "input_tokens": chosen.spent.input_tokens,
         "output_tokens": chosen.spent.output_tokens,
     }
-
-
-def _rules_next(context: RoundContext, state: RoundState) -> Plan:
-    from agents.rule_planner import RulePlanner
-
-    return RulePlanner().next(context.case, state, 0.0)
 
 
 def _spent(context: RoundContext, visits: int, left: int) -> str | None:
@@ -161,22 +149,8 @@ def report(state: RoundState, runtime: Runtime[RoundContext]) -> dict[str, Any]:
     return {"spent": context.seconds()}
 
 
-def propose_actions(state: RoundState, runtime: Runtime[RoundContext]) -> dict[str, Any]:
+def propose(state: RoundState, runtime: Runtime[RoundContext]) -> dict[str, Any]:
     """Propose treatments of what is probably there. They are proposals: nothing in this program runs them."""
     context = runtime.context
-    context.actions = tuple(actions_for(context.case, context))
-    context.tell("step.started", step="propose", actions=[action.action for action in context.actions])
+    context.tell("step.started", step="propose", actions=[action.action for action in context.proposed()])
     return {"spent": context.seconds(), "finished": True}
-
-
-def actions_for(case: Case, context: RoundContext) -> list[Action]:
-    """Return the actions of every standing hypothesis, the same change proposed once."""
-    by_id = {candidate.id: candidate for candidate in case.candidates.values()}
-    found: dict[tuple[str, str], Action] = {}
-    for hypothesis in context.judged().hypotheses:
-        if hypothesis.probability < TREATED:
-            continue
-        names = by_id[hypothesis.id].model.actions
-        for action in propose(names, hypothesis, case.view.observation, lambda n: derived_id("act", context.run_id, n)):
-            found.setdefault((action.action, str(sorted(action.params.items()))), action)
-    return list(found.values())

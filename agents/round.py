@@ -8,11 +8,12 @@ Importing this module brings in langgraph (about 2 s of CPU on a slow core): imp
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from langchain_core.runnables import RunnableConfig
@@ -103,16 +104,16 @@ def _lead(
     durable: bool,
 ) -> Diagnosis:
     """Walk the graph with durable checkpoints, or in memory where they fail."""
-    planner = planner_for(settings)
-    if durable:
-        try:
-            with checkpoint.durable(settings.state_dir) as saver:
-                return _walk(observation, settings, run_id, planner, listener, saver, notes)
-        except (sqlite3.Error, OSError) as error:
-            log.warning("checkpoints_unavailable", why=str(error))
-            reason = f"checkpoints could not be written ({error}): a killed round would start over"
-            notes = [*notes, Skipped("agents.checkpoints", reason, "make the state folder writable, with some space")]
-    return _walk(observation, settings, run_id, planner, listener, checkpoint.in_memory(), notes)
+    with closing(planner_for(settings)) as planner:
+        if durable:
+            try:
+                with checkpoint.durable(settings.state_dir) as saver:
+                    return _walk(observation, settings, run_id, planner, listener, saver, notes)
+            except (sqlite3.Error, OSError) as error:
+                log.warning("checkpoints_unavailable", why=str(error))
+                reason = f"checkpoints could not be written ({error}): a killed round would start over"
+                notes = [*notes, Skipped("agents.checkpoints", reason, "give the state folder some space, writable")]
+        return _walk(observation, settings, run_id, planner, listener, checkpoint.in_memory(), notes)
 
 
 def _walk(
@@ -138,7 +139,9 @@ def _walk(
     context.tell("run.started", suspects=len(context.case.candidates), resumed=bool(stored))
     # No environment variable may send a host's data to a tracing service.
     with tracing_context(enabled=False):
-        state = _invoke(graph, config, None if stored else {"run_id": run_id}, context)
+        state = stored
+        if not stored.get("finished"):
+            state = _invoke(graph, config, None if stored else {"run_id": run_id}, context)
         if not state.get("finished"):
             # Killed between two writes, the graph looks finished and is not: start over, nothing is lost by it.
             saver.delete_thread(str(config["configurable"]["thread_id"]))
@@ -151,8 +154,8 @@ def _walk(
 
 
 def _invoke(graph: Graph, config: RunnableConfig, given: RoundState | None, context: RoundContext) -> RoundState:
-    result = graph.invoke(given, config, context=context, durability="sync")  # type: ignore[arg-type]
-    return result or {}  # type: ignore[return-value]
+    result = graph.invoke(given, config, context=context, durability="sync")
+    return cast(RoundState, result or {})
 
 
 def _stored(graph: Graph, config: RunnableConfig) -> RoundState:
@@ -162,7 +165,7 @@ def _stored(graph: Graph, config: RunnableConfig) -> RoundState:
     except (ValueError, TypeError, KeyError) as error:
         log.warning("checkpoint_unreadable", why=repr(error))
         return {}
-    return values if isinstance(values, dict) else {}  # type: ignore[return-value]
+    return cast(RoundState, values) if isinstance(values, dict) else {}
 
 
 def _context(
@@ -174,8 +177,10 @@ def _context(
     stored: RoundState,
     notes: list[Skipped],
 ) -> RoundContext:
+    started = time.monotonic()
     case = open_case(observation, run_id, notes)
     return RoundContext(
+        started=started,
         run_id=run_id,
         case=case,
         planner=planner,

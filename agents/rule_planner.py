@@ -32,6 +32,9 @@ class RulePlanner:
     def review(self, case: Case, conclusion: Conclusion, state: RoundState, seconds: float) -> Review:
         return Review()
 
+    def close(self) -> None:
+        """Hold nothing open."""
+
 
 def worthwhile(case: Case) -> list[Test]:
     """Return the tests to make now, the most telling first."""

@@ -87,11 +87,12 @@ class Target:
     def cgroup(self, *controllers: str) -> Cgroup | None:
         """Return the culprit cgroup, or the culprit process's own under one of `controllers`; never the root."""
         known = self.observation.after.cgroups
-        if self.hypothesis.culprit.kind == "cgroup":
+        culprit = self.hypothesis.culprit
+        if culprit.kind == "cgroup":
             return known.get(self.name)
-        if self.process is None:
-            return None
-        paths = [self.process.cgroup(controller) for controller in controllers]
+        process = self.process or self.observation.before.processes.get(culprit.pid or 0)
+        paths = [process.cgroup(controller) for controller in controllers] if process is not None else []
+        paths += [str(e.attributes.get("cgroup", "")) for e in self.observation.events if e.pid == culprit.pid]
         return next((known[path] for path in paths if path != "/" and path in known), None)
 
     def members(self, path: str) -> int:
@@ -106,19 +107,29 @@ class Target:
 
     @cached_property
     def mount(self) -> Mount | None:
-        return next((m for m in self.observation.after.mounts if m.mountpoint == self.name), None)
+        """The culprit filesystem, or the first one on the culprit device."""
+        names = (self.name, f"/dev/{self.name}")
+        mounts = self.observation.after.mounts
+        return next((m for m in mounts if m.mountpoint == self.name or m.device in names), None)
 
     @cached_property
     def listeners(self) -> list[Socket]:
-        pid = self.hypothesis.culprit.pid
-        return [s for s in self.observation.after.sockets if s.state == "listen" and pid is not None and s.pid == pid]
+        """The culprit's listening sockets: the one it is blamed for, else all of its process."""
+        culprit = self.hypothesis.culprit
+        address = culprit.label("listen")
+        every = [s for s in self.observation.after.sockets if s.state == "listen"]
+        return [
+            s for s in every if (s.local == address if address else culprit.pid is not None and s.pid == culprit.pid)
+        ]
 
     @cached_property
     def engine(self) -> Engine | None:
-        engines = self.observation.after.engines
-        return next(
-            (e for e in engines if self.name == e.address or (e.pid and e.pid == self.hypothesis.culprit.pid)), None
-        )
+        culprit = self.hypothesis.culprit
+        address = culprit.label("address") or self.name
+        for engine in self.observation.after.engines:
+            if address == engine.address or (engine.pid is not None and engine.pid == culprit.pid):
+                return engine
+        return None
 
     @property
     def metrics(self) -> str:

@@ -47,11 +47,12 @@ class IoThrottle(Params):
     rules: str = Field(min_length=1, max_length=2000)
 
 
-class IoWeight(Params):
-    """The share of the device a group gets while others want it too."""
+class IoRate(Params):
+    """The bytes a second that a group may read and write on a device."""
 
     cgroup: Path
-    weight: int = Field(ge=1, le=1000)
+    device: str = Field(pattern=r"^[\w:-]+$", max_length=64)
+    rate: int = Field(ge=64 * 1024, le=2**40)
 
 
 def _radius(target: Target, group: Cgroup) -> str:
@@ -161,19 +162,27 @@ def lift_throttle(target: Target) -> Iterator[Draft]:
         )
 
 
-def set_weight(target: Target) -> Iterator[Draft]:
-    """Let others go first on a device that one process fills."""
+def limit_process(target: Target) -> Iterator[Draft]:
+    """Hold the group of the process that fills a device to half of what it moved in the window."""
     group = target.cgroup("blkio", "io", "")
-    if group is None:
+    name = target.hypothesis.culprit.label("device") or ""
+    device = target.observation.after.devices.get(name)
+    window, process = target.observation.window, target.process
+    if group is None or device is None or process is None:
         return
-    file, usual = ("io.weight", 100) if group.version == 2 else ("blkio.weight", 500)
-    wanted = usual // 5
+    moved = window.mean("process.disk.io", pid=process.pid)
+    if not moved > 0:
+        return
+    wanted = max(int(moved / 2), 64 * 1024)
+    file = "io.max" if group.version == 2 else "blkio.throttle.{read,write}_bps_device"
+    now = "; ".join(rule for rule in group.io_limits if rule.split()[:1] == [name]) or "no limit"
     yield Draft(
-        params=IoWeight(cgroup=group.path, weight=wanted),
-        preview=f"{file} of {group.path}: as it stands (usually {usual}) -> {wanted}",
-        blast_radius=f"{_radius(target, group)}; they get less of the device while others want it",
-        rollback=f"{file} of {group.path}: {wanted} -> what the precheck read",
-        precheck=f"read {file} of {group.path}; the device's scheduler honours weights (bfq, or io.cost)",
+        params=IoRate(cgroup=group.path, device=name, rate=wanted),
+        preview=f"{file} of {group.path} for {name} ({device.major_minor}): {now}, {moved:.0f} bytes/s moved "
+        f"-> {wanted} bytes/s each way",
+        blast_radius=f"{_radius(target, group)}; their I/O takes about twice as long",
+        rollback=f"{file} of {group.path} for {name}: {wanted} -> {now}",
+        precheck=f"{file} of {group.path} still reads the same; buffered writes are held on v2 only",
         verify=target.metrics,
     )
 
@@ -183,5 +192,5 @@ ACTIONS = (
     Spec("cgroup.set_memory_limit", "raise a memory limit", MemoryLimit, LOCAL, set_memory_limit),
     Spec("cgroup.set_pids_limit", "set or raise the limit of tasks", PidsLimit, LOCAL, set_pids_limit),
     Spec("io.lift_throttle", "lift I/O limits of control groups on a device", IoThrottle, LOCAL, lift_throttle),
-    Spec("io.set_weight", "lower the I/O share of a control group", IoWeight, LOCAL, set_weight),
+    Spec("io.limit_process", "hold the I/O of a process's control group", IoRate, LOCAL, limit_process),
 )

@@ -36,13 +36,20 @@ def device_name(target: Target) -> str:
     return kept[:255] or "unknown"
 
 
+def _users(target: Target, name: str) -> list[str]:
+    """Return the processes that hold memory of the device."""
+    held = target.observation.window.entities("hw.gpu.process.memory", "pid", gpu=name)
+    found = [target.processes.get(int(pid)) for pid in held if pid.isdigit()]
+    return [f"{process.name} (pid {process.pid})" for process in found if process is not None]
+
+
 def take_out(target: Target) -> Iterator[Draft]:
     name = device_name(target)
-    mounts = [m.mountpoint for m in target.observation.after.mounts if m.device.removeprefix("/dev/") == name]
+    users = _users(target, name)
     yield Draft(
         params=Device(name=name),
-        preview=f"{name}: in use" + (f" by {', '.join(mounts[:4])}" if mounts else "") + " -> drained and replaced",
-        blast_radius="everything that uses the device: " + (", ".join(mounts[:6]) or "see lsblk, nvidia-smi"),
+        preview=f"{name}: in use" + (f" by {', '.join(users[:4])}" if users else "") + " -> drained and taken out",
+        blast_radius="everything that uses the device: " + (", ".join(users[:6]) or "see nvidia-smi"),
         rollback="put the device back, if it was not the fault",
         precheck="a copy of its data or a spare device exists, and its users have moved",
         verify=target.metrics,
@@ -51,7 +58,7 @@ def take_out(target: Target) -> Iterator[Draft]:
 
 ACTIONS = (
     Spec(
-        "device.inspect_health",
+        "io.inspect_device",
         "read a disk's own health report",
         Device,
         READS,
@@ -64,5 +71,5 @@ ACTIONS = (
         READS,
         _reading("errors, clocks and links", "nvidia-smi -q -i {name}; dmesg | grep -i xid"),
     ),
-    Spec("device.replace", "take a failing device out of use", Device, WIDE, take_out),
+    Spec("accelerator.drain", "take a failing accelerator out of use", Device, WIDE, take_out),
 )

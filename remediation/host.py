@@ -46,7 +46,7 @@ ACTIONS = (
         ),
     ),
     _spec(
-        "host.advise_kernel_update",
+        "host.update_kernel",
         "compare the running kernel with the fixed ones",
         _about("compare kernel {kernel} with the distribution's newest: apt list --upgradable 'linux-image*'", "known"),
     ),
@@ -71,7 +71,7 @@ ACTIONS = (
         _about("read the core of {culprit}: coredumpctl list; coredumpctl info {culprit}", "its last frame is named"),
     ),
     _spec(
-        "host.inspect_memory_errors",
+        "host.inspect_memory",
         "read which memory module fails",
         _about(
             "read the error counters: grep . /sys/devices/system/edac/mc/mc*/dimm*/dimm_*; ras-mc-ctl --errors",
@@ -79,7 +79,7 @@ ACTIONS = (
         ),
     ),
     _spec(
-        "host.inspect_changes",
+        "change.review",
         "list what was changed before the onset",
         _about(
             "list changes on {host}: journalctl -u apt-daily-upgrade; tail -50 /var/log/dpkg.log; last -x | head",

@@ -38,7 +38,7 @@ class Path(Params):
     name: Interface
 
 
-def set_somaxconn(target: Target) -> Iterator[Draft]:
+def raise_backlog(target: Target) -> Iterator[Draft]:
     for listener in sorted(target.listeners, key=lambda s: (-s.queue, s.local))[:1]:
         wanted = min(max(listener.backlog * 4, 1024), 65535)
         if wanted <= listener.backlog:
@@ -102,6 +102,21 @@ def inspect_interface(target: Target) -> Iterator[Draft]:
     )
 
 
+def inspect_path(target: Target) -> Iterator[Draft]:
+    peer = target.hypothesis.culprit.label("peer") or ""
+    pid = target.hypothesis.culprit.pid
+    inside = f"nsenter -t {pid} -n " if pid is not None and target.hypothesis.culprit.label("netns") else ""
+    yield Draft(
+        params=Path(name=_word(peer or target.name)),
+        preview=f"read the path from {target.name} to {peer or 'its peers'}: "
+        f"{inside}tc -s qdisc show dev {target.name}; {inside}nft list ruleset; {inside}ss -tin; mtr -r {peer or 'PEER'}",
+        blast_radius="none; mtr sends a few packets",
+        rollback="none needed: it only reads",
+        precheck="the interface and the peer still exist",
+        verify="the hop, rule or queue that drops or delays is named",
+    )
+
+
 def replace_path(target: Target) -> Iterator[Draft]:
     interface = next((i for i in target.observation.after.interfaces if i.name == target.name), None)
     others = [
@@ -131,8 +146,9 @@ def _word(name: str) -> str:
 
 ACTIONS = (
     Spec("net.inspect_interface", "read the counters and rules of an interface", Path, READS, inspect_interface),
-    Spec("net.set_somaxconn", "lengthen the accept queue of a listener", Backlog, LOCAL, set_somaxconn),
+    Spec("net.inspect_path", "read where on the path to a peer packets are lost or late", Path, READS, inspect_path),
+    Spec("net.raise_backlog", "lengthen the accept queue of a listener", Backlog, LOCAL, raise_backlog),
     Spec("net.widen_port_range", "let outgoing connections use more ports", PortRange, LOCAL, widen_port_range),
-    Spec("net.raise_conntrack", "enlarge the connection-tracking table", Conntrack, LOCAL, raise_conntrack),
+    Spec("net.raise_conntrack_limit", "enlarge the connection-tracking table", Conntrack, LOCAL, raise_conntrack),
     Spec("net.replace_path", "route around a bad interface", Path, WIDE, replace_path),
 )

@@ -176,15 +176,19 @@ def signal_parent_reap(target: Target) -> Iterator[Draft]:
 
 
 def rebind_numa(target: Target) -> Iterator[Draft]:
-    """Move a process's memory to the node most of its CPUs are on."""
+    """Move a process's memory to the other of two nodes, where its CPUs are."""
     process = target.process
     nodes = target.observation.host.numa_nodes
-    source, destination = (target.hypothesis.culprit.label(key) for key in ("memory_node", "cpu_node"))
-    if process is None or len(nodes) < 2 or not (source and destination and source.isdigit() and destination.isdigit()):
+    if process is None or len(nodes) != 2:
+        return  # with more nodes the snapshot does not tell which one its CPUs are on
+    window = target.observation.window
+    held = {node: window.last("linux.process.numa", pid=process.pid, node=node) for node in nodes}
+    if any(amount != amount for amount in held.values()):
         return
+    source, destination = sorted(nodes, key=lambda node: -held[node])
     yield Draft(
-        params=MoveMemory(pid=process.pid, source=int(source), destination=int(destination)),
-        preview=f"memory of {_who(process)}: node {source} -> node {destination}",
+        params=MoveMemory(pid=process.pid, source=source, destination=destination),
+        preview=f"memory of {_who(process)}: {held[source]:.0f} bytes on node {source} -> node {destination}",
         blast_radius="1 process; it stalls while its pages move",
         rollback=f"memory of {_who(process)}: node {destination} -> node {source}",
         precheck=_same(process) + f"; node {destination} has room for it",
