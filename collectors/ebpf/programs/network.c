@@ -1,5 +1,6 @@
 // TCP retransmits and resets by peer, packets dropped by reason (and by local port where the kernel names the socket).
 // A peer is the remote address; the network namespace is not known from a tracepoint's arguments.
+// A SYN refused at a full accept queue passes no tracepoint (ListenOverflows counts it); a final ACK does.
 
 enum peer_kind { RETRANSMIT, RESET_SENT, RESET_RECEIVED };
 

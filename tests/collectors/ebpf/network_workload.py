@@ -18,7 +18,10 @@ def counters() -> dict[str, int]:
     for name in ("snmp", "netstat"):
         lines = Path(f"/proc/net/{name}").read_text().splitlines()
         for keys, values in zip(lines[::2], lines[1::2], strict=True):
-            found.update(zip(keys.split()[1:], map(int, values.split()[1:]), strict=True))
+            protocol = keys.split(":")[0]
+            prefix = "" if protocol in ("Tcp", "TcpExt") else protocol
+            names = (prefix + key for key in keys.split()[1:])
+            found.update(zip(names, map(int, values.split()[1:]), strict=True))
     return found
 
 
@@ -53,20 +56,19 @@ def reset() -> None:
             client.connect(("127.0.0.3", PORT))
 
 
-def overflow() -> None:
-    server = socket.socket()
-    server.bind(("127.0.0.1", PORT))
-    server.listen(1)
-    clients = [connect("127.0.0.1", PORT) for _ in range(7)]
-    time.sleep(2.5)
-    for client in (*clients, server):
-        client.close()
+def flood() -> None:
+    """23 datagrams to a socket that does not read and has room for fewer."""
+    with socket.socket(type=socket.SOCK_DGRAM) as reader, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.bind(("127.0.0.1", PORT))
+        for _ in range(23):
+            sender.sendto(bytes(512), ("127.0.0.1", PORT))
 
 
 if __name__ == "__main__":
     ip("link", "set", "lo", "up")
     before = counters()
-    {"retransmit": retransmit, "reset": reset, "overflow": overflow}[sys.argv[1]]()
+    {"retransmit": retransmit, "reset": reset, "flood": flood}[sys.argv[1]]()
     after = counters()
-    wanted = ("RetransSegs", "OutRsts", "ListenOverflows")
-    print(json.dumps({**{name: after[name] - before[name] for name in wanted}, "port": PORT}))
+    wanted = ("RetransSegs", "OutRsts", "UdpRcvbufErrors")
+    print(json.dumps({name: after[name] - before[name] for name in wanted}))

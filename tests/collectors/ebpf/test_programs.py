@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_counts_17_failures_by_errno(tracer: Tracer) -> None:
 
 
 @pytest.fixture
-def loop_device(tmp_path: Path, root: None) -> object:
+def loop_device(tmp_path: Path, root: None) -> Iterator[str]:
     image = tmp_path / "disk.img"
     image.write_bytes(os.urandom(1 << 20))
     made = subprocess.run(["losetup", "--find", "--show", str(image)], capture_output=True, text=True)
@@ -220,14 +221,74 @@ def test_resets_agree_with_the_namespace_counters(tracer: Tracer) -> None:
     assert traced.of("linux.tcp.resets", direction="transmit") >= 7
 
 
-def test_a_full_accept_queue_is_counted_for_its_port(tracer: Tracer) -> None:
-    """Nobody accepts: what the listening port drops is what ListenOverflows of that namespace counts."""
+def test_drops_at_a_full_socket_agree_with_the_namespace_counters(tracer: Tracer) -> None:
+    """Datagrams beyond a socket's buffer are dropped for the reason socket_rcvbuff: as many as Udp RcvbufErrors."""
     kernel: dict[str, int] = {}
-    traced = tracer.during(lambda: kernel.update(_in_own_network("overflow")))
-    assert kernel["ListenOverflows"] > 0
-    if not traced.of("linux.packet_drops", reason="tcp_listen_overflow"):
-        pytest.skip("this kernel does not name the reason")
-    assert traced.of("linux.tcp.listen.overflows", port=kernel["port"]) > 0
+    traced = tracer.during(lambda: kernel.update(_in_own_network("flood")))
+    assert 0 < kernel["UdpRcvbufErrors"] < 23
+    assert traced.of("linux.packet_drops", reason="socket_rcvbuff") == kernel["UdpRcvbufErrors"]
+
+
+@pytest.fixture
+def memory_cgroup(root: None) -> Iterator[Path]:
+    """A memory cgroup of 24 MiB without swap (v1 or v2), removed afterwards."""
+    for parent, limit in (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    ):
+        group = parent / f"wardround-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        if (group / limit).exists():
+            (group / limit).write_text(str(24 << 20))
+            yield group
+            group.rmdir()
+            return
+        group.rmdir()
+    pytest.skip("no memory cgroup can be made here")
+
+
+def _python_in(group: Path, program: str) -> subprocess.Popen[bytes]:
+    enter = f"open('{group}/cgroup.procs', 'w').write('0')\n"
+    return subprocess.Popen([sys.executable, "-S", "-c", enter + program])
+
+
+def test_reclaim_in_a_small_cgroup_stalls_its_process(tracer: Tracer, memory_cgroup: Path, tmp_path: Path) -> None:
+    """Writing 64 MiB of files through a cgroup of 24 MiB: the writer reclaims, and its cgroup hit its limit."""
+    program = f"f = open('{tmp_path}/file', 'wb')\nfor _ in range(64): f.write(bytes(1 << 20)); f.flush()"
+    pids: list[int] = []
+
+    def write() -> None:
+        child = _python_in(memory_cgroup, program)
+        pids.append(child.pid)
+        assert child.wait() == 0
+
+    traced = tracer.during(write)
+    assert traced.of("linux.process.reclaim.count", pid=pids[0]) > 0
+    assert 0 < traced.of("linux.process.reclaim.stall", pid=pids[0]) < 30
+    failures = memory_cgroup / "memory.failcnt"
+    if failures.exists():
+        assert int(failures.read_text()) > 0
+
+
+def test_an_oom_kill_names_its_victim(tracer: Tracer, memory_cgroup: Path) -> None:
+    """A process that takes 64 MiB in a cgroup of 24 MiB is killed: one victim, the one waitpid reports."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def burst() -> None:
+        child = _python_in(memory_cgroup, "x = b'x' * (64 << 20)")
+        child.wait()
+        children.append(child)
+
+    traced = tracer.during(burst)
+    if children[0].returncode != -signal.SIGKILL:
+        pytest.skip("the cgroup's limit did not hold (swap)")
+    victims = [e for e in traced.events if e.kind == "oom_kill"]
+    assert [e.pid for e in victims] == [children[0].pid]
+    assert victims[0].comm.startswith("python")
+    assert int(victims[0].attributes["anon_rss_bytes"]) > 8 << 20
 
 
 def _processes_since_boot() -> int:
