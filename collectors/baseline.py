@@ -4,7 +4,7 @@
 much steps differ (consistent MAD) with how much seconds differ within a step, so that it fits one-second values.
 `boot`: without history, the kernel's counters since boot give a mean rate, with no scale. `none` otherwise.
 It cannot know whether a fault was already there: history that is shorter than a fault calls the fault usual.
-Measured: 0.2 s of CPU for 6 h of 2,000 series, beside importing pyarrow once (0.3 s).
+Measured: 0.5 s of CPU for 6 h of 2,000 series.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from wardround.settings import SYSTEM_STATE, Settings
 log = structlog.get_logger(__name__)
 
 HOURS = 6.0
+MOST_STEPS = 720
 LEAST_STEPS = 6  # a minute: less is the present, not the usual
 MAD = 1.4826  # makes the median absolute deviation estimate a normal law's standard deviation
 LEAST_UPTIME = 300.0
@@ -65,9 +66,7 @@ class Past:
     problems: tuple[str, ...] = ()
 
 
-def baseline(
-    window: Window, settings: Settings, roots: Roots | None = None, *, until: float | None = None
-) -> Baseline:
+def baseline(window: Window, settings: Settings, roots: Roots | None = None, *, until: float | None = None) -> Baseline:
     """Return what is usual for the window's series: from history where the daemon kept one, else since boot.
 
     `until` (Unix seconds): only what was before counts as usual, for a trouble that began earlier than the window.
@@ -138,22 +137,37 @@ def _pick(segment: Segment, wanted: dict[tuple[str, str], int], size: int, since
 
 
 def from_past(past: Past, valid_from: FloatArray) -> Baseline:
-    """Reduce steps to level, scale and count; steps before `valid_from` ``[S]`` are about another bearer."""
+    """Reduce steps to level, scale and count; steps before `valid_from` ``[S]`` are about another bearer.
+
+    Of more than `MOST_STEPS` steps every second, third … is used: the median gains nothing from the others.
+    """
     size = len(valid_from)
     if not len(past.times):
         return Baseline.unknown(size)
-    level = np.where(past.times[None, :] >= valid_from[:, None], past.level.astype(np.float64), np.nan)
+    stride = slice(None, None, -(-len(past.times) // MOST_STEPS))
+    level, spread = past.level[:, stride], past.spread[:, stride]
+    level = np.where(past.times[stride] >= valid_from[:, None], level, np.float32(np.nan))
     count = (~np.isnan(level)).sum(axis=1)
     known = np.flatnonzero(count >= LEAST_STEPS)
     middle, scale = np.full(size, np.nan), np.full(size, np.nan)
     if len(known):
         part = level[known]
-        middle[known] = np.nanmedian(part, axis=1)
-        between = MAD * np.nanmedian(np.abs(part - middle[known][:, None]), axis=1)
-        within = past.spread[known].astype(np.float64)
-        within = np.where(np.isnan(part) | np.isnan(within), 0.0, within)  # one tick in a step has no spread
-        scale[known] = np.sqrt(between**2 + np.median(within, axis=1) ** 2)
+        middle[known] = _median(part)
+        between = MAD * _median(np.abs(part - middle[known, None].astype(np.float32)))
+        within = spread[known]
+        within = np.where(np.isnan(within) & ~np.isnan(part), np.float32(0), within)  # one tick in a step: no spread
+        scale[known] = np.hypot(between, np.nan_to_num(_median(within)))
     return Baseline(middle, scale, np.where(count >= LEAST_STEPS, count, 0).astype(np.float64), "history")
+
+
+def _median(values: NDArray[np.float32]) -> FloatArray:
+    """`np.nanmedian` over columns, several times faster and without its warning for empty rows."""
+    ordered = np.sort(values, axis=1)
+    count = (~np.isnan(values)).sum(axis=1)
+    rows = np.arange(len(values))
+    lower, upper = ordered[rows, np.maximum(count - 1, 0) // 2], ordered[rows, count // 2]
+    middle: FloatArray = (lower.astype(np.float64) + upper) / 2
+    return middle
 
 
 def _valid_from(series: tuple[Series, ...], roots: Roots) -> FloatArray:

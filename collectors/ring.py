@@ -98,7 +98,9 @@ class Ring:
         taken = free[: len(newcomers)]
         former = self._owner[taken]
         self._column[former[former >= 0]] = NONE
-        self._values[:, taken] = np.nan
+        displaced = taken[self._seen[taken] >= self._written - self.ticks]
+        if len(displaced):  # the others' last value was overwritten, row by row, since they fell silent
+            self._values[:, displaced] = np.nan
         self._owner[taken] = newcomers[: len(taken)]
         self._column[newcomers[: len(taken)]] = taken
 
