@@ -30,6 +30,9 @@ BUILTIN: dict[str, str] = {
     "collectors.network": "collectors.network:NetworkCollector",
     "collectors.sockets": "collectors.sockets:SocketsCollector",
     "collectors.kmsg": "collectors.kmsg:KmsgCollector",
+    "collectors.logfiles": "collectors.logfiles:LogfilesCollector",
+    "collectors.journal": "collectors.journal:JournalCollector",
+    "collectors.units": "collectors.units:UnitsCollector",
 }
 
 

@@ -131,7 +131,13 @@ _BLOCK = _table(
         "mountpoint state",
         "inodes used and free (absent where the filesystem has no fixed number)",
     ),
-    ("linux.filesystem.readonly", "1", "gauge", "mountpoint", "1 where the kernel made it read-only after an error (0 for a person's choice)"),
+    (
+        "linux.filesystem.readonly",
+        "1",
+        "gauge",
+        "mountpoint",
+        "1 where the kernel made it read-only after an error (0 for a person's choice)",
+    ),
     ("linux.filesystem.unresponsive", "1", "gauge", "mountpoint", "1 where a remote filesystem does not answer"),
     ("linux.filesystem.errors", "{error}", "counter", "device", "ext4 errors_count of the mounted device"),
 )
@@ -147,7 +153,13 @@ _NETWORK = _table(
     ("system.network.packets", "{packet}", "counter", "interface netns direction", "packets"),
     ("system.network.errors", "{error}", "counter", "interface netns direction", "errors"),
     ("system.network.dropped", "{packet}", "counter", "interface netns direction", "drops"),
-    ("linux.network.up", "1", "gauge", "interface netns", "1 where it is up, with carrier, and operstate up or unknown; absent where it is down and was never used"),
+    (
+        "linux.network.up",
+        "1",
+        "gauge",
+        "interface netns",
+        "1 where it is up, with carrier, and operstate up or unknown; absent where it is down and was never used",
+    ),
     ("linux.network.carrier_changes", "{change}", "counter", "interface netns", "carrier changes"),
     (
         "linux.snmp",
@@ -204,7 +216,13 @@ _NETWORK = _table(
         "distinct local ports in use towards ip:port, busiest destinations",
     ),
     ("linux.tcp.ports.range", "{port}", "gauge", "netns", "size of ip_local_port_range"),
-    ("linux.tcp.listen.overflows", "{connection}", "counter", "port", "connections dropped at a full accept queue (eBPF)"),
+    (
+        "linux.tcp.listen.overflows",
+        "{connection}",
+        "counter",
+        "port",
+        "connections dropped at a full accept queue (eBPF)",
+    ),
     ("linux.packet_drops", "{packet}", "counter", "reason", "packets freed for a reason that is a drop (eBPF)"),
     ("linux.conntrack.count", "{connection}", "gauge", "", "tracked connections"),
     ("linux.conntrack.limit", "{connection}", "gauge", "", "nf_conntrack_max"),
@@ -282,6 +300,8 @@ _PROCESS = _table(
     ("linux.process.children.cpu_time", "s", "counter", "pid", "CPU time of waited-for children"),
     ("linux.process.numa", "By", "gauge", "pid node", "memory by node (numa_maps; only large processes)"),
     ("linux.processes.zombie", "{process}", "gauge", "", "zombies on the host"),
+    ("linux.unit.restarts", "{restart}", "counter", "unit", "restarts by systemd (units that had some only)"),
+    ("linux.unit.failed", "1", "gauge", "unit", "1 where the unit failed or waits for its restart"),
 )
 
 _TRACE = _table(
