@@ -2,8 +2,9 @@
 
     python benchmarks/ebpf_overhead.py [--repeats N] [--load NAME ...]
 
-Runs with and without alternate, because a machine's speed drifts; the slow-down is the median of the pairs' ratios,
-by the clock and by CPU time (steadier where others share the machine). The collector reads its maps every second meanwhile, as `diagnose watch` does. Needs root, BCC, perf, fio.
+Runs with and without alternate, because a machine's speed drifts; the slow-down is the median of the pairs'
+ratios, by the clock and by CPU time (steadier where others share the machine). The collector reads its maps
+every second meanwhile, as `diagnose watch` does. Needs root, BCC, perf, fio.
 """
 
 from __future__ import annotations
