@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from cli.progress import Progress
 from wardround.errors import StateError, UserError
 
 if TYPE_CHECKING:
+    from agents.events import RoundEvent
     from wardround.models.diagnosis import Diagnosis
     from wardround.models.document import Document
     from wardround.models.observation import Observation
@@ -40,18 +41,18 @@ def run(request: Request, view: View) -> int:
     :raises UserError: an option, a setting or the focus is wrong
     :raises WardroundError: the result could not be written, or the time limit passed
     """
+    from cli.focus import check_focus
     from cli.window import RESERVE, observe_host, time_limit
 
     settings = prepare(view, {"window": request.window})
-    check_focus(request)
+    check_focus(request.pid, request.cgroup)
     seconds = settings.window
     with Progress(view.progress) as progress, clean_termination(), time_limit(request.timeout):
         if request.timeout is not None and seconds > request.timeout - RESERVE:
             seconds = max(2.0, request.timeout - RESERVE)
             progress.note(f"the window is shortened to {seconds:g} s to be done within --timeout")
         observation = observe_host(seconds, settings, progress, request.since)
-        progress.doing = "judging"
-        document = conclude(observation, settings, durable=True)
+        document = conclude(observation, settings, request, progress, durable=True)
     code = emit(document, view)
     finish_killed_rounds(settings)
     return code
@@ -77,25 +78,39 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"the page {path} cannot be written", why, "choose another place for --html")
 
 
-def check_focus(request: Request) -> None:
-    """Refuse a process or control group that does not exist before time is spent on observing."""
-    if request.pid is not None and not Path(f"/proc/{request.pid}").exists():
-        raise UserError(f"there is no process {request.pid}", "it may have ended", "see `ps -e` for those that run")
-
-
-def conclude(observation: Observation, settings: Settings, *, durable: bool) -> Document:
+def conclude(
+    observation: Observation, settings: Settings, request: Request, progress: Progress, *, durable: bool
+) -> Document:
     """Run the round over `observation` and return the document that every surface shows.
 
     `durable` keeps it in the store, before the round counts as finished, so that a kill loses nothing.
+    :raises UserError: the focus was not seen in the observation
     """
     from agents.round import run_round
+    from cli.focus import focused
     from wardround.models.document import to_document
 
-    keep = partial(_keep, settings) if durable else None
-    return to_document(run_round(observation, settings, keep=keep, durable=durable))
+    def told(diagnosis: Diagnosis) -> Diagnosis:
+        whole = replace(diagnosis.usage, seconds=diagnosis.usage.seconds + (observation.end - observation.start))
+        return focused(replace(diagnosis, usage=whole), observation, request.pid, request.cgroup)
+
+    def keep(diagnosis: Diagnosis) -> None:
+        _store(told(diagnosis), settings)
+
+    progress.doing = "judging"
+    diagnosis = run_round(
+        observation, settings, on_event=partial(_show, progress), keep=keep if durable else None, durable=durable
+    )
+    return to_document(told(diagnosis))
 
 
-def _keep(settings: Settings, diagnosis: Diagnosis) -> None:
+def _show(progress: Progress, event: RoundEvent) -> None:
+    """Put the round's steps on the progress line."""
+    if event.name == "step.started":
+        progress.doing = f"judging: {event.data['step']}"
+
+
+def _store(diagnosis: Diagnosis, settings: Settings) -> None:
     """Put a diagnosis into the store; where that is not possible say so and go on: the answer matters more."""
     from wardround.models.document import to_document
     from wardround.store.history import save_run
@@ -112,7 +127,7 @@ def finish_killed_rounds(settings: Settings) -> None:
 
     for path in unfinished(settings.state_dir)[:MOST_RESUMED]:
         try:
-            diagnosis = resume(path, settings, keep=partial(_keep, settings))
+            diagnosis = resume(path, settings, keep=partial(_store, settings=settings))
         except UserError as error:
             path.unlink(missing_ok=True)
             print(f"diagnose: an interrupted round was dropped: {error.what} ({error.why})", file=sys.stderr)

@@ -23,11 +23,15 @@ def replay(
     debug: opt.Debug = False,
 ) -> None:
     """Diagnose a recording: the same evidence gives the same diagnosis."""
-    from cli.diagnose import conclude, prepare
+    from cli.diagnose import Request, conclude, prepare
+    from cli.interrupt import clean_termination
     from cli.output import View, emit
+    from cli.progress import Progress
     from collectors.recording import load
 
     view = View(output, html, fail_on, quiet, verbose, no_color)
     settings = prepare(view, {})
-    document = conclude(load(file), settings, durable=False)
+    with Progress(view.progress) as progress, clean_termination():
+        progress.doing = "reading the recording"
+        document = conclude(load(file), settings, Request(pid=pid, cgroup=cgroup), progress, durable=False)
     raise typer.Exit(emit(document, view))
