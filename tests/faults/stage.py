@@ -116,6 +116,7 @@ class Stage:
         open_files: int | None = None,
         nice: int = 0,
         output: Path | None = None,
+        env: dict[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a program that dies with this process, in cgroups, a network namespace, on some CPUs, under a limit."""
 
@@ -142,7 +143,7 @@ class Stage:
                 stdout=sink or subprocess.DEVNULL,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env=dict(os.environ) | {"STAGE_ID": self.id},
+                env=dict(os.environ) | (env or {}) | {"STAGE_ID": self.id},
                 start_new_session=True,
                 preexec_fn=before_exec,
             )
