@@ -109,7 +109,7 @@ def inspect_path(target: Target) -> Iterator[Draft]:
     yield Draft(
         params=Path(name=_word(peer or target.name)),
         preview=f"read the path from {target.name} to {peer or 'its peers'}: "
-        f"{inside}tc -s qdisc show dev {target.name}; {inside}nft list ruleset; {inside}ss -tin; mtr -r {peer or 'PEER'}",
+        f"{inside}tc -s qdisc show dev {target.name}; {inside}nft list ruleset; mtr -r {peer or 'PEER'}",
         blast_radius="none; mtr sends a few packets",
         rollback="none needed: it only reads",
         precheck="the interface and the peer still exist",
