@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collectors.history import Recorder
     from collectors.ring import Ring
     from collectors.sampler import Sampler
+    from wardround.models.series import Catalogue
     from wardround.settings import Settings
 
 INTERVAL = 1.0
@@ -30,7 +31,12 @@ SETTLED = 5  # ticks after which start-up's objects are final
 UPKEEP = 60.0  # seconds between garbage collections and status lines
 MOST_SERIES = 30_000  # names of vanished series add up (about 0.5 kB each): then sampler and catalogue begin anew
 
-OnFrame = Callable[["Reading"], None]
+
+class Follower(Protocol):
+    """Wants each reading, in the loop and so within a tick; goes along when the catalogue is replaced."""
+
+    def follow(self, reading: Reading) -> None: ...
+    def move_to(self, catalogue: Catalogue) -> None: ...
 
 
 def watch(
@@ -38,6 +44,7 @@ def watch(
     duration: Annotated[
         float | None, typer.Option("--duration", min=1, metavar="SECONDS", help="Leave after this long.")
     ] = None,
+    detect: Annotated[bool, typer.Option("--detect/--no-detect", help="Log what becomes unusual.")] = True,
     verbose: opt.Verbose = 0,
     debug: opt.Debug = False,
 ) -> None:
@@ -70,14 +77,44 @@ def watch(
         stop = service.StopSignal()
         stack.callback(stop.close)
         daemon = Daemon(loaded.settings)
+        if detect:
+            daemon.followers.append(Detection(daemon.sampler.catalogue, loaded.settings.false_alarms))
         daemon.run(stop, service.Notifier(), 0.0 if once else duration)
     typer.echo(daemon.summary())
 
 
-class Daemon:
-    """The loop: sampler → ring → history, and whoever else wants each reading (`on_frame`, called in the loop)."""
+class Detection:
+    """Logs anomalies as they begin; `per_day` is the budget of false alarms."""
 
-    def __init__(self, settings: Settings, on_frame: Sequence[OnFrame] = ()) -> None:
+    def __init__(self, catalogue: Catalogue, per_day: float) -> None:
+        import structlog
+
+        from detectors.online import Online
+
+        self._log = structlog.get_logger(__name__)
+        self._online = Online(catalogue, per_day=per_day, tick=INTERVAL, own_pids=(os.getpid(),))
+
+    def follow(self, reading: Reading) -> None:
+        for found in self._online.update(reading.frame):
+            self._log.warning(
+                "anomaly",
+                series=str(found.series),
+                onset=found.onset,
+                p=found.p,
+                level=found.level,
+                usual=found.usual,
+                shape=found.shape,
+                detail=found.detail,
+            )
+
+    def move_to(self, catalogue: Catalogue) -> None:
+        self._online.move_to(catalogue)
+
+
+class Daemon:
+    """The loop: sampler → ring → history, and whoever else wants each reading (`followers`)."""
+
+    def __init__(self, settings: Settings, followers: Sequence[Follower] = ()) -> None:
         from collectors.facts import read_host
         from collectors.history import Recorder
         from collectors.ring import Ring
@@ -85,7 +122,7 @@ class Daemon:
         from wardround.models.series import Catalogue
 
         catalogue = Catalogue()
-        self.on_frame = list(on_frame)
+        self.followers = list(followers)
         self.sampler: Sampler = Sampler(catalogue, interval=INTERVAL)
         self.ring: Ring = Ring(catalogue, ticks=int(settings.ring / INTERVAL))
         history = settings.history
@@ -132,8 +169,8 @@ class Daemon:
         reading = self.sampler.tick(delay=delay, everything=everything)
         self.ring.append(reading.frame)
         self.history.tick(reading.frame.clock)
-        for hook in self.on_frame:
-            hook(reading)
+        for follower in self.followers:
+            follower.follow(reading)
         self.ticks += 1
         self.series = len(reading.frame.ids)
         if self.ticks == SETTLED:
@@ -168,6 +205,8 @@ class Daemon:
         catalogue = Catalogue()
         self.ring.move_to(catalogue)
         self.history.move_to(catalogue)
+        for follower in self.followers:
+            follower.move_to(catalogue)
         self.sampler = Sampler(catalogue, interval=INTERVAL)
         self.sampler.start()
 

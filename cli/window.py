@@ -50,6 +50,7 @@ def observe_host(seconds: float, settings: Settings, progress: Progress, since: 
     :raises KeyboardInterrupt: stopped before anything could be told
     """
     from collectors.baseline import baseline
+    from collectors.lock import daemons
     from collectors.observe import observe
 
     watcher = Watcher(progress)
@@ -58,7 +59,7 @@ def observe_host(seconds: float, settings: Settings, progress: Progress, since: 
     progress.deadline = time.monotonic() + seconds
     threading.Thread(target=_import_ahead, name="imports", daemon=True).start()
     with stop_on_interrupt() as stop:
-        observation = observe(seconds, on_tick=watcher, stop=stop, baseline=usual)
+        observation = observe(seconds, on_tick=watcher, stop=stop, baseline=usual, own=daemons(settings.state_dir))
         stopped = stop.is_set()
     progress.deadline = None
     ticks = len(observation.window.times)

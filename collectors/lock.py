@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wardround.errors import StateError, UserError
+from wardround.settings import SYSTEM_STATE
 
 NAME = "watch.lock"
 
@@ -62,3 +63,9 @@ def holder(folder: Path) -> int | None:
     finally:
         os.close(file)
     return None
+
+
+def daemons(state_dir: Path) -> tuple[int, ...]:
+    """Return the pids of the watch daemons of this host that we know of: our own, and the system's."""
+    found = (holder(folder) for folder in {state_dir, SYSTEM_STATE})
+    return tuple(pid for pid in found if pid is not None)

@@ -38,8 +38,9 @@ def observe(
     only: Collection[str] | None = None,
     baseline: BaselineProvider | None = None,
     stop: threading.Event | None = None,
+    own: Collection[int] = (),
 ) -> Observation:
-    """Watch this host for `seconds` and return what was seen.
+    """Watch this host for `seconds` and return what was seen. `own` are roots of further process trees of ours.
 
     The first tick is taken at once, the last at the end; `on_tick` gets the seconds since the first tick and the
     reading. Ctrl-C, or setting `stop`, ends the window early: what was seen until then is returned.
@@ -71,6 +72,7 @@ def observe(
         coverage=_with_topology(coverage, failed),
         baseline=baseline,
         roots=roots,
+        own=own,
     )
 
 
@@ -83,6 +85,7 @@ def assemble(
     coverage: Coverage,
     baseline: BaselineProvider | None = None,
     roots: Roots | None = None,
+    own: Collection[int] = (),
 ) -> Observation:
     """Return the observation made of these readings; `baseline` is asked once the window's columns are known."""
     window = Window.of(catalogue, (reading.frame for reading in readings))
@@ -95,13 +98,13 @@ def assemble(
         logs=_in_order([record for reading in readings for record in reading.logs]),
         events=_in_order([event for reading in readings for event in reading.events]),
         coverage=coverage,
-        own_pids=own_pids(before) | own_pids(after),
+        own_pids=own_pids(before, own) | own_pids(after, own),
     )
 
 
-def own_pids(topology: TopologySnapshot) -> frozenset[int]:
-    """Return this process and its descendants: never culprits."""
-    ours = {os.getpid()}
+def own_pids(topology: TopologySnapshot, more_roots: Collection[int] = ()) -> frozenset[int]:
+    """Return this process, `more_roots` (the watch daemon) and their descendants: never culprits."""
+    ours = {os.getpid(), *more_roots}
     parents = {process.pid: process.ppid for process in topology.processes.values()}
     while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
         ours |= more

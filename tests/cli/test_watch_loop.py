@@ -56,6 +56,20 @@ class After:
         return self.left <= 0
 
 
+class Listener:
+    """Follows the daemon and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[Reading] = []
+        self.catalogues: list[Catalogue] = []
+
+    def follow(self, reading: Reading) -> None:
+        self.seen.append(reading)
+
+    def move_to(self, catalogue: Catalogue) -> None:
+        self.catalogues.append(catalogue)
+
+
 @pytest.fixture
 def daemon(tmp_path, monkeypatch):
     monkeypatch.setattr("collectors.sampler.Sampler", Scripted)
@@ -77,17 +91,20 @@ def test_ticks_that_came_too_late_are_counted_and_not_made_up(daemon, monkeypatc
 
 
 def test_every_reading_reaches_those_that_asked(daemon):
-    seen: list[Reading] = []
-    daemon.on_frame.append(seen.append)
+    listener = Listener()
+    daemon.followers.append(listener)
     daemon.run(After(4), Notifier())
-    assert len(seen) == daemon.ticks == 4
+    assert len(listener.seen) == daemon.ticks == 4
 
 
 def test_names_of_the_vanished_do_not_pile_up_and_the_ring_survives(daemon, monkeypatch):
     monkeypatch.setattr(module, "MOST_SERIES", 10)
     monkeypatch.setattr(module, "UPKEEP", 0.0)
     first = daemon.sampler
+    listener = Listener()
+    daemon.followers.append(listener)
     daemon.run(After(30), Notifier())
+    assert listener.catalogues[-1] is daemon.sampler.catalogue
     assert daemon.sampler is not first
     assert first.stopped
     window = daemon.ring.window()

@@ -53,6 +53,7 @@ def test_ours_are_this_process_and_what_it_started_but_not_who_started_it():
     me = os.getpid()
     tree = {p.pid: p for p in (process(me, 1), process(50001, me), process(50002, 50001), process(50003, 1))}
     assert own_pids(TopologySnapshot(0.0, tree)) == {me, 50001, 50002}
+    assert own_pids(TopologySnapshot(0.0, tree), [50003]) == {me, 50001, 50002, 50003}
 
 
 def test_an_interrupt_ends_the_window_early_with_what_was_seen():
