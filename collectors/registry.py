@@ -33,6 +33,7 @@ BUILTIN: dict[str, str] = {
     "collectors.logfiles": "collectors.logfiles:LogfilesCollector",
     "collectors.journal": "collectors.journal:JournalCollector",
     "collectors.units": "collectors.units:UnitsCollector",
+    "collectors.engines": "collectors.engines:EnginesCollector",
 }
 
 
