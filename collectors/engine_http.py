@@ -16,7 +16,10 @@ from time import monotonic
 PATIENCE = 1.0  # seconds for one request
 LARGEST = 1 << 20  # bytes of an answer that are read
 HEALTH: dict[str, str] = {"ollama": "/api/tags"}  # every other kind: /health
-SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})? ([-+\d.eE]+|NaN)", re.MULTILINE)
+SAMPLE = re.compile(
+    r"""^([a-zA-Z_:][\w:]*)(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})? ([-+\d.eE]+|NaN)""",
+    re.MULTILINE,
+)
 
 # an engine's own name -> ours, label "type"; same names of several models in one engine add up
 NAMES: dict[str, tuple[str, str]] = {
