@@ -91,6 +91,7 @@ class EbpfCollector:
         """Begin loading in the background and return at once."""
         with self._lock:
             self.state, self.reason = "loading", ""
+            self._sink = Sink(self._catalogue)
         self._thread = threading.Thread(target=self._load, name="ebpf-loader", daemon=True)
         self._thread.start()
 
@@ -134,9 +135,9 @@ class EbpfCollector:
             loaded = load(self._cache or _default_cache(), started=self._remember)
         except (CapabilityMissing, OSError) as error:
             with self._lock:
-                if self.state == "loading":
+                if self.state == "loading":  # not stopped meanwhile
                     self.state, self.reason = "failed", str(error).replace("\n", ": ")
-            log.info("ebpf_unavailable", reason=self.reason)
+                    log.info("ebpf_unavailable", reason=self.reason)
             return
         with self._lock:
             if self.state != "loading":  # stopped meanwhile

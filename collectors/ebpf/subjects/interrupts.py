@@ -18,7 +18,7 @@ class InterruptReader:
         total = [("ns", "u8"), ("count", "u8")]
         self._maps = {kind: open_map(maps, f"{kind}irq_time", "u4", total) for kind in ("soft", "hard")}
         self._before: dict[tuple[str, int], int] = {}
-        self._sums: dict[tuple[str, int], float] = {}
+        self._sums: dict[int, float] = {}  # by series: lines may share a name
         self._series: dict[tuple[str, int], int] = {}
         self._names: dict[int, str] = {}
         self._catalogue, self._table = catalogue, table
@@ -31,10 +31,11 @@ class InterruptReader:
                 key = (kind, vector)
                 if now:
                     grown = (now - self._before.get(key, 0)) * 1e-9 * (moment.scale or 1.0)
-                    self._sums[key] = self._sums.get(key, 0.0) + grown
+                    number = self._id(kind, vector)
+                    self._sums[number] = self._sums.get(number, 0.0) + grown
                     self._before[key] = now
-        for (kind, vector), seconds in self._sums.items():
-            sink.count(self._id(kind, vector), seconds)
+        for number, seconds in self._sums.items():
+            sink.count(number, seconds)
         return []
 
     def _id(self, kind: str, vector: int) -> int:

@@ -14,9 +14,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from collectors.base import Roots
+from collectors.ebpf.collector import EbpfCollector
 from tests.collectors.ebpf.conftest import Tracer
+from wardround.models.metrics import METRICS
+from wardround.models.series import Catalogue
 
 pytestmark = [pytest.mark.ebpf, pytest.mark.root]
 ME = os.getpid()
@@ -189,6 +194,43 @@ def test_interrupt_time_is_a_share_of_time(tracer: Tracer) -> None:
     """Soft interrupts take some time in half a second, and less than all CPUs have."""
     traced = tracer.during(lambda: time.sleep(0.5))
     assert 0 < traced.of("linux.interrupt.time", kind="soft") < 0.5 * (os.cpu_count() or 1) + 0.5
+
+
+def test_frames_hold_declared_series_once_and_counters_that_never_fall(tracer: Tracer) -> None:
+    """What every collector owes, while hundreds of processes are born and die between the reads."""
+    storm = "import os\nfor _ in range(300):\n if os.fork() == 0: os._exit(1)\n os.wait()"
+    child = subprocess.Popen([sys.executable, "-S", "-c", storm])
+    before: dict[int, float] = {}
+    while child.poll() is None or not before:
+        frame = tracer.collector.read(time.time(), time.monotonic()).frame
+        assert len(np.unique(frame.ids)) == len(frame.ids)
+        assert np.isfinite(frame.values).all()
+        now = dict(zip(frame.ids.tolist(), frame.values.tolist(), strict=True))
+        for number, value in now.items():
+            series = tracer.catalogue[number]
+            assert {key for key, _ in series.labels} == set(METRICS[series.name].labels)
+            assert series.metric.kind == "gauge" or value >= before.get(number, 0.0), series
+        before = now
+    assert child.returncode == 0
+
+
+def test_it_starts_again_after_a_stop(tmp_path: Path, root: None) -> None:
+    """Stopping twice is harmless, stopping while it loads ends the loader, and a new start loads anew."""
+    collector = EbpfCollector(Catalogue(), Roots(), tmp_path)
+    if collector.inspect().missing:
+        pytest.skip("; ".join(collector.inspect().missing))
+    for _ in range(2):
+        collector.start()
+        collector.stop()
+        collector.stop()
+        collector.wait(60)
+        assert collector.state == "stopped"
+    collector.start()
+    assert collector.wait(60), collector.reason
+    time.sleep(0.3)
+    collector.read(time.time(), time.monotonic())
+    assert len(collector.read(time.time(), time.monotonic()).frame.ids) > 0
+    collector.stop()
 
 
 NETWORK = Path(__file__).with_name("network_workload.py")
