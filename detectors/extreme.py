@@ -36,6 +36,8 @@ class ExtremeTail(ColumnDetector):
         Excesses before their shape is believed; until then the tail is exponential.
     rate
         Step of the streaming quantile, in mean deviations.
+    clip
+        Excesses are learnt up to this many mean excesses: one enormous score must not make the next one usual.
 
     Examples
     --------
@@ -61,12 +63,14 @@ class ExtremeTail(ColumnDetector):
         warmup: int = 120,
         min_excess: int = 10,
         rate: float = 0.05,
+        clip: float = 8.0,
     ) -> None:
         self.quantile = quantile
         self.memory = memory
         self.warmup = warmup
         self.min_excess = min_excess
         self.rate = rate
+        self.clip = clip
         self._reset()
 
     def _blank(self, size: int) -> Arrays:
@@ -114,6 +118,8 @@ class ExtremeTail(ColumnDetector):
         edge += step * (over - (1 - self.quantile)) * seen
         state["excesses"] += over
         weight = np.where(over, np.maximum(1 / np.maximum(state["excesses"], 1.0), 1 / self.memory), 0.0)
-        state["mean"] += weight * (excess - state["mean"])
-        state["square"] += weight * (excess**2 - state["square"])
+        settled = state["excesses"] > self.min_excess
+        learnt = np.where(settled, np.minimum(excess, self.clip * state["mean"]), excess)
+        state["mean"] += weight * (learnt - state["mean"])
+        state["square"] += weight * (learnt**2 - state["square"])
         count += seen

@@ -169,10 +169,16 @@ class AlarmPolicy:
         return "begins"
 
 
-def top_mean(surprises: FloatArray, most: int = 3) -> float:
-    """Return the mean of the `most` largest surprises: one number for the host (NaN where there is no opinion)."""
+def host_value(surprises: FloatArray, most: int = 3) -> float:
+    """Return the cubic mean of the `most` largest surprises: one number for the host, NaN without any opinion.
+
+    Cubic, so that one series far out counts about as much as three that are half as far; the plain mean would drown it.
+
+    >>> round(host_value(np.array([0.0, 12.0, np.nan, 0.0])), 1), round(host_value(np.array([6.0, 7.0, 8.0])), 1)
+    (8.3, 7.1)
+    """
     count = int(np.count_nonzero(~np.isnan(surprises)))
     if not count:
         return float("nan")
     risen = surprises[surprises > 0]  # most are 0, and False for NaN
-    return float(np.sort(risen)[-most:].sum()) / min(most, count)
+    return float(np.cbrt((np.sort(risen)[-most:] ** 3).sum() / min(most, count)))

@@ -1,7 +1,7 @@
 """The host's one number: how unusual is this host now, by its own past, and which series make it so.
 
 Two levels of tail probabilities. For every series: the score of a detector, made a surprise by the series' own past.
-For the host: the mean of its three most surprising series, made a surprise by the host's own past, so that a host
+For the host: a mean of its three most surprising series, made a surprise by the host's own past, so that a host
 whose series often jump together is not alarmed by it.
 
 Cannot know which series matter: the caller gives `least`, the smallest change that does.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from detectors.base import Detector
 from detectors.extreme import ExtremeTail
-from detectors.fusion import top_mean
+from detectors.fusion import host_value
 from detectors.robust import RobustLevel
 from wardround.models.series import FloatArray, IntArray
 
@@ -32,7 +32,7 @@ class HostScore:
         surprises = self._tail.update(self.detector.update(levels))
         if immaterial is not None:
             surprises[immaterial & ~np.isnan(surprises)] = 0.0
-        return surprises, float(self._host.update(np.array([top_mean(surprises)]))[0])
+        return surprises, float(self._host.update(np.array([host_value(surprises)]))[0])
 
     def forget(self, columns: IntArray) -> None:
         """Start the columns anew: their series is gone."""
