@@ -81,28 +81,21 @@ def _levels(view: View, pid: int) -> tuple[FloatArray, FloatArray]:
     return view.window.clock[seen], level[seen]
 
 
-def slope(clock: FloatArray, level: FloatArray) -> float:
-    """Median slope over all pairs half a window apart (Theil-Sen thinned), units per second."""
-    half = len(clock) // 2
-    if half < 2:
-        return 0.0
-    return float(np.median((level[half:] - level[: len(level) - half]) / (clock[half:] - clock[: len(clock) - half])))
+def floors(level: FloatArray) -> FloatArray:
+    """Return the least level of each third of the window, ``[3, ...]``: a collected heap falls back to its floor."""
+    return np.stack([part.min(axis=0) for part in np.array_split(level, 3)])
 
 
 def _growth(view: View) -> dict[int, float]:
-    """Growth of private memory by process, bytes per second, vectorised over all processes."""
+    """Growth of private memory by process, bytes per second between the floors of the first and last third."""
     columns = view.window.columns("linux.process.memory.anon")
-    if not columns or len(view.window.clock) < 5:
+    if not columns or len(view.window.clock) < 6:
         return {}
-    level, clock = filled(view.window.values[:, columns]), view.window.clock
-    half = len(clock) // 2
-    with np.errstate(invalid="ignore"):
-        slopes = (level[half:] - level[:-half]) / (clock[half:] - clock[:-half])[:, None]
-    known = ~np.isnan(slopes).all(axis=0)
-    medians = np.full(len(columns), np.nan)
-    medians[known] = np.nanmedian(slopes[:, known], axis=0)
+    level = filled(view.window.values[:, columns])
+    low = floors(level)
+    speed = (low[2] - low[0]) / (view.seconds * 2 / 3)
     pids = [int(view.window.series[c].label("pid") or 0) for c in columns]
-    return {pid: float(m) for pid, m in zip(pids, medians, strict=True) if pid in view.users and m > 0}
+    return {pid: float(s) for pid, s in zip(pids, speed, strict=True) if pid in view.users and s > 0}
 
 
 def _leak_suspects(view: View) -> list[Culprit]:
@@ -116,25 +109,24 @@ def _leak_suspects(view: View) -> list[Culprit]:
 
 
 def _growing(view: View, culprit: Culprit) -> Finding | None:
-    """Growth, and how much of it goes on in the second half: 1 means it has not levelled off at all."""
-    clock, level = _levels(view, culprit.pid or 0)
-    if len(level) < 5 or level[-1] <= 0:
+    """How even the growth is: the lesser step between the floors of the thirds against their mean; 1 is a straight line."""
+    _, level = _levels(view, culprit.pid or 0)
+    if len(level) < 6 or level[-1] <= 0:
         return None
-    speed = slope(clock, level)
-    grown = float(level[-1] - level[0])
-    # The least of three thirds against the mean: a start-up burst or a step leaves a third flat.
-    thirds = [float(part[-1] - part[0]) for part in np.array_split(level, 3) if len(part) > 1]
-    steadiness = max(min(thirds), 0.0) / (grown / 3.0) if grown > 0 and len(thirds) == 3 else 0.0
+    steps = np.diff(floors(level))
+    grown = float(steps.sum())
+    speed = grown / (view.seconds * 2 / 3)
+    evenness = float(max(steps.min(), 0.0) / steps.mean()) if grown > 0 else 0.0
     return Finding(
-        value=steadiness,
+        value=evenness,
         statement=(
-            f"private memory of {who(culprit)} grows by {size(speed)}/s, {size(grown)} in this window "
-            f"(least third against the mean: {steadiness:.2f})"
+            f"private memory of {who(culprit)} grows by {size(speed)}/s; its floor rose by "
+            f"{size(float(steps[0]))} and then by {size(float(steps[1]))} from third to third of the window"
         ),
         values={
             "bytes_per_second": speed,
-            "grown_bytes": grown,
-            "steadiness": steadiness,
+            "first_step_bytes": float(steps[0]),
+            "second_step_bytes": float(steps[1]),
             "anon_bytes": float(level[-1]),
         },
         unit="By",
@@ -159,8 +151,7 @@ def _time_left(view: View, culprit: Culprit) -> Finding | None:
     process = view.users.get(culprit.pid or 0)
     if process is None:
         return None
-    clock, level = _levels(view, process.pid)
-    speed = slope(clock, level) if len(level) >= 5 else 0.0
+    speed = _growth(view).get(process.pid, 0.0)
     if speed <= 0:
         return None
     space = room(view, process)
