@@ -34,6 +34,7 @@ BUILTIN: dict[str, str] = {
     "collectors.journal": "collectors.journal:JournalCollector",
     "collectors.units": "collectors.units:UnitsCollector",
     "collectors.engines": "collectors.engines:EnginesCollector",
+    "collectors.ebpf": "collectors.ebpf.collector:EbpfCollector",
 }
 
 
