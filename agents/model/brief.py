@@ -9,6 +9,7 @@ unmasked and 1 of 15 masked.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ from typing import Any
 from agents.tools.base import plain
 from rca.case import Candidate, Case
 from wardround.models.diagnosis import Evidence
+from wardround.models.metrics import METRICS
 
 MOST_BYTES = 8000
 MOST_STATEMENT = 240
+MOST_UNUSUAL = 8
 LONGEST_NAME = 32
 
 SYSTEM = (
@@ -98,13 +101,34 @@ def planning(case: Case, offered: Iterable[tuple[str, str, str]]) -> Brief:
         }
         for key, tool, candidate in offered
     }
-    known = _evidence(case, case.ranked()[:8], brief, MOST_BYTES - _size({"suspects": suspects, "open_tests": tests}))
+    unusual = _unusual(case)
+    parts = {"suspects": suspects, "unusual": unusual, "open_tests": tests}
+    known = _evidence(case, case.ranked()[:8], brief, MOST_BYTES - _size(parts))
     brief.text = _fenced(
-        {"suspects": suspects, "evidence": known, "open_tests": tests},
+        {**parts, "evidence": known},
         "Which of the open tests tell most now? Name up to 6 by label, and up to 2 look-ups if one would help. "
         "Say enough=true when the evidence suffices.",
     )
     return brief
+
+
+def _unusual(case: Case) -> dict[str, Any]:
+    """Return the most surprising series; what a detector says of log lines is left out, it may quote them."""
+    known = [anomaly for anomaly in case.view.anomalies if anomaly.series.name in METRICS][:MOST_UNUSUAL]
+    return {
+        f"u{n}": {
+            "metric": a.series.name,
+            "of": {key: masked(value) for key, value in a.series.labels},
+            "shape": a.shape,
+            "level": _known(a.level),
+            "usual": _known(a.usual),
+        }
+        for n, a in enumerate(known, 1)
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else _short(value)
 
 
 def reviewing(case: Case, candidates: list[Candidate]) -> Brief:
@@ -124,7 +148,8 @@ def reviewing(case: Case, candidates: list[Candidate]) -> Brief:
 
 def _evidence(case: Case, candidates: list[Candidate], brief: Brief, room: int) -> dict[str, Any]:
     """Return the evidence that speaks most, for each suspect in turn, as far as there is room."""
-    looked_up = [(candidates[0].id, e.id) for e in case.evidence.values() if e.source.startswith("agents.tools.")]
+    asked = {number for candidate in case.candidates.values() for number in candidate.asked.values()}
+    looked_up = [(candidates[0].id, number) for number in case.evidence if number not in asked]
     queues = [looked_up] if candidates else []
     for candidate in candidates:
         speaking = sorted(candidate.ratios.items(), key=lambda pair: -abs(pair[1]))
@@ -151,7 +176,9 @@ def _size(value: Mapping[str, Any]) -> int:
 
 
 def _fenced(data: Mapping[str, Any], question: str) -> str:
-    lines = [f"{part}:\n" + "\n".join(f"{k} {_compact(v)}" for k, v in rows.items()) for part, rows in data.items()]
+    lines = [
+        f"{part}:\n" + "\n".join(f"{k} {_compact(v)}" for k, v in rows.items()) for part, rows in data.items() if rows
+    ]
     return "<data>\n" + "\n".join(lines) + "\n</data>\n" + question
 
 

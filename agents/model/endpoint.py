@@ -84,7 +84,7 @@ class Endpoint:
             follow_redirects=False,
             trust_env=not _is_loopback(settings.base_url),
             headers={"Accept-Encoding": "identity"},
-            event_hooks={"response": [self._bound]},
+            event_hooks={"request": [_without_environment], "response": [self._bound]},
         )
 
     def _bound(self, response: httpx.Response) -> None:
@@ -141,6 +141,8 @@ class Endpoint:
         if isinstance(raw, AIMessage) and raw.usage_metadata is not None:
             self.input_tokens += raw.usage_metadata["input_tokens"]
             self.output_tokens += raw.usage_metadata["output_tokens"]
+        if isinstance(raw, AIMessage) and raw.response_metadata.get("finish_reason") == "length":
+            raise ModelError(f"its answer did not end within {tokens} tokens", again=True, pause=0.0)
         value = answer.get("parsed") if isinstance(answer, dict) else None
         if not isinstance(value, dict):
             raise ModelError("its answer is not the JSON that was asked for", again=True, pause=0.0)
@@ -152,14 +154,20 @@ class Endpoint:
             model=settings.model,
             base_url=settings.base_url,
             api_key=settings.api_key or SecretStr("none"),
-            organization="",
             timeout=seconds,
             max_retries=0,
             temperature=0.0,
             max_completion_tokens=tokens,
             use_responses_api=False,
             http_client=self._http,
+            http_socket_options=(),
         )
+
+
+def _without_environment(request: httpx.Request) -> None:
+    """Take out what the client adds of another account in the environment."""
+    for name in ("openai-organization", "openai-project"):
+        request.headers.pop(name, None)
 
 
 def _is_loopback(url: str) -> bool:

@@ -30,6 +30,11 @@ def throttled() -> Observation:
     return _observation(busy=0.2, throttled=8)
 
 
+def throttled_beside_a_suspicion() -> Observation:
+    """The same, and a filesystem that fills up without being full."""
+    return _observation(busy=0.2, throttled=8, used=0.98)
+
+
 def throttled_and_lied_about() -> Observation:
     """The same, with log lines in which an outsider names another cause and a secret stands."""
     line = LogRecord(START + 2, "/var/log/nginx/access.log", f'GET /login "{PLANTED}" 404', "err", "nginx")
@@ -37,9 +42,9 @@ def throttled_and_lied_about() -> Observation:
     return replace(throttled(), logs=(line, secret))
 
 
-def _observation(busy: float, throttled: int) -> Observation:
+def _observation(busy: float, throttled: int, used: float = 0.0) -> Observation:
     catalogue = Catalogue()
-    frames = [_frame(catalogue, tick, busy, throttled) for tick in range(TICKS)]
+    frames = [_frame(catalogue, tick, busy, throttled, used) for tick in range(TICKS)]
     window = Window.of(catalogue, frames)
     return Observation(
         host=Host("infer-07", "6.1.0", "b" * 32, START - 86400, CPUS, 16 * 2**30, 4096, 100, (2,), root=True),
@@ -53,7 +58,7 @@ def _observation(busy: float, throttled: int) -> Observation:
     )
 
 
-def _frame(catalogue: Catalogue, tick: int, busy: float, throttled: int) -> Frame:
+def _frame(catalogue: Catalogue, tick: int, busy: float, throttled: int, used: float) -> Frame:
     rng = np.random.default_rng(tick)
     values: list[tuple[int, float]] = []
 
@@ -79,6 +84,9 @@ def _frame(catalogue: Catalogue, tick: int, busy: float, throttled: int) -> Fram
         put("linux.cgroup.cpu.throttled_time", 0.5 * tick, cgroup=GROUP)
         put("linux.cgroup.cpu.usage", 100 + 0.2 * tick, cgroup=GROUP)
         put("linux.cgroup.cpu.quota", 0.2, cgroup=GROUP)
+    if used:
+        put("system.filesystem.usage", used * 2**34, mountpoint="/srv", state="used")
+        put("system.filesystem.usage", (1 - used) * 2**34, mountpoint="/srv", state="free")
     values.sort()
     ids, levels = zip(*values, strict=True)
     return Frame(START + tick, 500.0 + tick, np.array(ids, np.int64), np.array(levels, float))

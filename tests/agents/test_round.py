@@ -111,7 +111,9 @@ def _same_finding(diagnosis: Diagnosis) -> None:
 
 def test_a_state_folder_that_cannot_be_made_costs_a_note_and_no_diagnosis(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    _same_finding(run_round(observations.throttled(), settings.model_copy(update={"state_dir": tmp_path / "file" / "s"})))
+    _same_finding(
+        run_round(observations.throttled(), settings.model_copy(update={"state_dir": tmp_path / "file" / "s"}))
+    )
 
 
 @pytest.mark.root
@@ -172,8 +174,6 @@ def test_no_environment_variable_sends_the_round_to_a_tracing_service(
             hits.append(self.path)
             self.send_response(202)
             self.end_headers()
-
-        do_GET = do_POST
 
         def log_message(self, *_: object) -> None:
             return
