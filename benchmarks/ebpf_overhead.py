@@ -90,6 +90,7 @@ def tracing(cache: Path, shares: list[str]) -> Iterator[None]:
         done.set()
         reader.join()
         collector.stop()
+        collector.wait(30)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,8 @@ GATED: dict[str, tuple[tuple[str, ...], float, float]] = {
     "syscalls": (("sys_exit",), 120e-9, 0.008),
     "interrupts": (("irq_handler_entry", "irq_handler_exit", "softirq_entry", "softirq_exit"), 300e-9, 0.005),
 }
+# Only where a device handles bios without requests: they cost every request elsewhere.
+BIO_TRACEPOINTS = ("block_bio_queue", "block_bio_complete")
 
 
 class EbpfCollector:
@@ -71,6 +73,7 @@ class EbpfCollector:
         self._thread: threading.Thread | None = None
         self._sink = Sink(catalogue)
         self._lock = threading.Lock()
+        self._starts = 0
 
     def probe(self) -> Capability:
         """Say whether tracing can start; after a failed start, why it failed."""
@@ -92,27 +95,30 @@ class EbpfCollector:
         with self._lock:
             self.state, self.reason = "loading", ""
             self._sink = Sink(self._catalogue)
-        self._thread = threading.Thread(target=self._load, name="ebpf-loader", daemon=True)
+            self._starts += 1
+        self._thread = threading.Thread(target=self._load, args=(self._starts,), name="ebpf-loader", daemon=True)
         self._thread.start()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until loading has ended either way; return whether the programs run."""
+        """Wait until loading (or unloading) has ended; return whether the programs run."""
         if self._thread is not None:
             self._thread.join(timeout)
         return self.state == "running"
 
     def stop(self) -> None:
-        """Detach and unload everything; a loader under way is ended."""
+        """End a loader under way, detach and unload everything.
+
+        Leaving ten tracepoints takes the kernel half a second: it goes on in the background, `wait` waits for it.
+        """
         with self._lock:
             self.state = "stopped"
             process, governor, loaded = self._process, self._governor, self.loaded
             self._governor, self.loaded, self._readers, self.gates = None, None, {}, []
         if process is not None and process.poll() is None:
             process.kill()
-        if governor is not None:
-            governor.halt()
         if loaded is not None:
-            loaded.close()
+            self._thread = threading.Thread(target=_unload, args=(governor, loaded), name="ebpf-unload", daemon=True)
+            self._thread.start()
 
     def read(self, time: float, clock: float) -> Reading:
         with self._lock:
@@ -127,7 +133,7 @@ class EbpfCollector:
                     sink.put(self._catalogue.id("wardround.ebpf.coverage", subject=subject), 1.0 / scale)
             return Reading(sink.frame(time, clock), events=tuple(events))
 
-    def _load(self) -> None:
+    def _load(self, start: int) -> None:
         try:
             missing = self.inspect().missing
             if missing:
@@ -135,12 +141,12 @@ class EbpfCollector:
             loaded = load(self._cache or _default_cache(), started=self._remember)
         except (CapabilityMissing, OSError) as error:
             with self._lock:
-                if self.state == "loading":  # not stopped meanwhile
+                if self.state == "loading" and start == self._starts:  # not stopped meanwhile
                     self.state, self.reason = "failed", str(error).replace("\n", ": ")
                     log.info("ebpf_unavailable", reason=self.reason)
             return
         with self._lock:
-            if self.state != "loading":  # stopped meanwhile
+            if self.state != "loading" or start != self._starts:  # stopped meanwhile
                 loaded.close()
                 return
             self._attach(loaded)
@@ -152,13 +158,8 @@ class EbpfCollector:
     def _attach(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self._readers = self._build_readers(loaded)
-        gated = {name for tracepoints, _, _ in GATED.values() for name in tracepoints}
-        for name, program in list(loaded.programs.items()):
-            if name not in gated:
-                try:
-                    program.attach()
-                except OSError as error:
-                    loaded.skipped[name] = str(error)
+        later = {name for tracepoints, _, _ in GATED.values() for name in tracepoints} | set(BIO_TRACEPOINTS)
+        _attach_all([name for name in loaded.programs if name not in later], loaded)
         self.gates = [gate for subject in GATED if (gate := _gate(subject, loaded, self._bounded)) is not None]
         self._governor = Governor(self.gates)
         self.state = "running"
@@ -170,7 +171,9 @@ class EbpfCollector:
             "sched": lambda: SchedReader(maps, catalogue),
             "syscalls": lambda: SyscallReader(maps, catalogue),
             "interrupts": lambda: InterruptReader(maps, catalogue, Path(self._roots.proc) / "interrupts"),
-            "block": lambda: BlockReader(maps, catalogue, Path(self._roots.sys)),
+            "block": lambda: BlockReader(
+                maps, catalogue, Path(self._roots.sys), lambda: _attach_all(BIO_TRACEPOINTS, loaded)
+            ),
             "memory": lambda: MemoryReader(maps, catalogue, enums.get("migrate_reason", {})),
             "network": lambda: NetworkReader(maps, catalogue, enums.get("skb_drop_reason", {})),
             "lifecycle": lambda: LifecycleReader(maps, catalogue),
@@ -182,6 +185,23 @@ class EbpfCollector:
             except KeyError:  # its programs did not compile here: `skipped` says why
                 continue
         return readers
+
+
+def _unload(governor: Governor | None, loaded: Loaded) -> None:
+    if governor is not None:
+        governor.halt()
+    loaded.close()
+
+
+def _attach_all(names: Collection[str], loaded: Loaded) -> None:
+    """Attach these programs; what cannot be attached is skipped with its reason."""
+    for name in names:
+        program = loaded.programs.get(name)
+        if program is not None:
+            try:
+                program.attach()
+            except OSError as error:
+                loaded.skipped[name] = str(error)
 
 
 def _gate(subject: str, loaded: Loaded, bounded: bool) -> Gate | None:

@@ -6,7 +6,7 @@ Latency quantiles are over reads and writes of the tick together (an octave's re
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,16 @@ _LATENCY = [("buckets", "u4", 40), ("ns", "u8"), ("count", "u8"), ("errors", "u8
 
 
 class BlockReader:
-    def __init__(self, maps: Mapping[str, int], catalogue: Catalogue, sys: Path = Path("/sys")) -> None:
+    """`follow_bios` is called once, when the first device without a request queue is seen."""
+
+    def __init__(
+        self,
+        maps: Mapping[str, int],
+        catalogue: Catalogue,
+        sys: Path = Path("/sys"),
+        follow_bios: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._follow_bios: Callable[[], None] | None = follow_bios
         key = [("tgid", "u4"), ("device", "u4"), ("direction", "u4"), ("unused", "u4")]
         self._io = open_map(maps, "block_io", key, [("bytes", "u8"), ("count", "u8"), ("ns", "u8")])
         self._latency = open_map(maps, "block_latency", [("device", "u4"), ("direction", "u4")], _LATENCY)
@@ -86,16 +95,22 @@ class BlockReader:
                 self._names[device] = number  # gone already
         return self._names[device]
 
+    def _begin_following(self) -> None:
+        if self._follow_bios is not None:
+            follow, self._follow_bios = self._follow_bios, None
+            follow()
+
     def _list_bio_devices(self) -> None:
-        """Tell the programs which devices have no request queue of their own (dm, md): they are followed by bios."""
+        """Tell the programs which devices in use have no request queue (dm, md, zram): they are followed by bios."""
         try:
-            names = [name for name in os.listdir(self._sys / "block") if name.startswith(("dm-", "md"))]
+            folders = list((self._sys / "block").iterdir())
         except OSError:
             return
-        for name in names:
+        for folder in folders:
             try:
-                major, _, minor = (self._sys / "block" / name / "dev").read_text().partition(":")
-                if not (self._sys / "block" / name / "mq").exists():
+                if not (folder / "mq").exists() and int((folder / "size").read_text()):
+                    major, _, minor = (folder / "dev").read_text().partition(":")
                     self._bio_devices.set(int(major) << 20 | int(minor), 1)
+                    self._begin_following()
             except (OSError, ValueError):
                 continue  # removed meanwhile

@@ -59,6 +59,7 @@ def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
     assert collector.wait(60), collector.reason
     yield Tracer(collector, catalogue)
     collector.stop()
+    collector.wait(30)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import pytest
 
 from collectors.base import Roots
 from collectors.ebpf.collector import EbpfCollector
+from collectors.ebpf.subjects.block import LOOK_FOR_DEVICES
 from tests.collectors.ebpf.conftest import Tracer
 from wardround.models.metrics import METRICS
 from wardround.models.series import Catalogue
@@ -117,13 +118,31 @@ def loop_device(tmp_path: Path, root: None) -> Iterator[str]:
     subprocess.run(["losetup", "--detach", device], check=True)
 
 
-def test_counts_13_direct_reads_of_a_loop_device(tracer: Tracer, loop_device: str) -> None:
+@pytest.fixture
+def zram_device(root: None) -> Iterator[str]:
+    """A compressed RAM disk of our own: it takes bios, not requests, as dm and md do."""
+    control = Path("/sys/class/zram-control")
+    if not control.is_dir():
+        pytest.skip("this kernel has no zram")
+    number = (control / "hot_add").read_text().strip()
+    try:
+        Path(f"/sys/block/zram{number}/disksize").write_text(str(1 << 20))
+        yield f"/dev/zram{number}"
+    finally:
+        (control / "hot_remove").write_text(number)
+
+
+@pytest.mark.parametrize("kind", ["loop", "zram"])
+def test_counts_13_direct_reads(tracer: Tracer, kind: str, request: pytest.FixtureRequest) -> None:
     """13 reads of 4 KiB past the cache: 13 requests and 53,248 bytes for us, as the device's own statistics say."""
-    name = Path(loop_device).name
+    device: str = request.getfixturevalue(f"{kind}_device")
+    name = Path(device).name
     page = mmap.mmap(-1, 4096)
+    for _ in range(LOOK_FOR_DEVICES):
+        tracer.read()  # new devices are looked for now and then
 
     def read() -> None:
-        fd = os.open(loop_device, os.O_RDONLY | os.O_DIRECT)
+        fd = os.open(device, os.O_RDONLY | os.O_DIRECT)
         for block in range(13):
             assert os.preadv(fd, [page], block * 8192) == 4096
         os.close(fd)
@@ -231,6 +250,8 @@ def test_it_starts_again_after_a_stop(tmp_path: Path, root: None) -> None:
     collector.read(time.time(), time.monotonic())
     assert len(collector.read(time.time(), time.monotonic()).frame.ids) > 0
     collector.stop()
+    collector.wait(30)
+    assert not collector.read(time.time(), time.monotonic()).frame.ids.size
 
 
 NETWORK = Path(__file__).with_name("network_workload.py")
