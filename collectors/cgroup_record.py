@@ -11,8 +11,10 @@ from collectors.cgroup_tree import Hierarchy, cpu_quota, device_name, limit
 from collectors.procfile import KeptFile, read_or_none
 from wardround.models.series import Catalogue
 
-FAULT_KEYS = ("pgfault", "pgmajfault", "pgscan", "pgsteal", "workingset_refault_anon", "workingset_refault_file")
-V1_FAULT_KEYS = ("pgfault", "pgmajfault", "pgpgin", "pgpgout", "workingset_refault_anon", "workingset_refault_file")
+V1_LEVELS = {"rss": "memory.anon", "cache": "memory.file", "swap": "memory.swap"}
+V2_LEVELS = {"anon": "memory.anon", "file": "memory.file"}
+V2_FAULTS = ("pgfault", "pgmajfault", "pgscan", "pgsteal", "workingset_refault_anon", "workingset_refault_file")
+V1_FAULTS = ("pgfault", "pgmajfault", "pgpgin", "pgpgout", "workingset_refault_anon", "workingset_refault_file")
 RETRY_EVERY = 12  # sweeps
 EVENT_KEYS = ("low", "high", "max", "oom", "oom_kill")
 PRESSURE = re.compile(rb"^(some|full) .*?\btotal=(\d+)", re.MULTILINE)
@@ -77,24 +79,20 @@ def _throttling(stat: dict[str, int], time_key: str, unit: float, row: Row) -> N
         row.put("cpu.throttled_time", stat.get(time_key, 0) * unit)
 
 
-def _v1_memory_stat(text: bytes, row: Row) -> None:
-    stat = _pairs(text)
-    for name, key in (("memory.anon", "total_rss"), ("memory.file", "total_cache"), ("memory.swap", "total_swap")):
-        if key in stat:
-            row.put(name, stat[key])
-    for key in V1_FAULT_KEYS:
-        if f"total_{key}" in stat:
-            row.put("memory.faults", stat[f"total_{key}"], key)
+def _memory_stat(levels: dict[str, str], faults: tuple[str, ...], prefix: str = "") -> Callable[[bytes, Row], None]:
+    """Return a parser of the chosen keys of memory.stat, whose 40 to 80 lines are too many to take all."""
+    keys = "|".join((*levels, *faults))
+    chosen = re.compile(rf"^{prefix}({keys}) (\d+)$".encode(), re.MULTILINE)
 
+    def parse(text: bytes, row: Row) -> None:
+        for found, number in chosen.findall(text):
+            key = found.decode()
+            if key in levels:
+                row.put(levels[key], int(number))
+            else:
+                row.put("memory.faults", int(number), key)
 
-def _v2_memory_stat(text: bytes, row: Row) -> None:
-    stat = _pairs(text)
-    for name in ("anon", "file"):
-        if name in stat:
-            row.put(f"memory.{name}", stat[name])
-    for key in FAULT_KEYS:
-        if key in stat:
-            row.put("memory.faults", stat[key], key)
+    return parse
 
 
 def _memory_events(text: bytes, row: Row) -> None:
@@ -165,7 +163,7 @@ V1: dict[str, tuple[Source, ...]] = {
     "cpu": (Source("cpu.stat", _v1_cpu_stat, activity=True),),
     "memory": (
         Source("memory.usage_in_bytes", _number("memory.usage"), activity=True),
-        Source("memory.stat", _v1_memory_stat),
+        Source("memory.stat", _memory_stat(V1_LEVELS, V1_FAULTS, prefix="total_")),
         Source("memory.failcnt", _v1_failcnt),
         Source("memory.oom_control", _memory_events),
         Source("memory.limit_in_bytes", _limit("memory.limit"), slow=True),
@@ -184,7 +182,7 @@ V1: dict[str, tuple[Source, ...]] = {
 V2: tuple[Source, ...] = (
     Source("cpu.stat", _v2_cpu_stat, activity=True),
     Source("memory.current", _number("memory.usage"), activity=True),
-    Source("memory.stat", _v2_memory_stat),
+    Source("memory.stat", _memory_stat(V2_LEVELS, V2_FAULTS)),
     Source("memory.events", _memory_events),
     Source("memory.swap.current", _number("memory.swap")),
     Source("memory.max", _limit("memory.limit"), slow=True),

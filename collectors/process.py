@@ -58,6 +58,8 @@ class ProcessCollector:
         self.stop()
         self._reads = 0
         self._budget.learn(self._proc)
+        if os.geteuid() != 0:
+            self.partial = "I/O and open files of other users' processes need root"
 
     def read(self, time: float, clock: float) -> Reading:
         sweep = self._reads % SWEEP_EVERY == 0

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from collectors.procfile import KeptFile
-from wardround.models.series import Catalogue
+from wardround.models.series import Catalogue, Series
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -18,28 +18,28 @@ LIMITS_EVERY = 12  # sweeps
 MAX_THREADS = 2000  # above this only the leader's waiting is read
 
 # position of each value in a record's row
-COLUMNS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("process.cpu.time", {"state": "user"}),
-    ("process.cpu.time", {"state": "system"}),
-    ("linux.process.run_delay", {}),
-    ("process.memory.usage", {}),
-    ("process.memory.virtual", {}),
-    ("process.paging.faults", {"type": "minor"}),
-    ("process.paging.faults", {"type": "major"}),
-    ("process.thread.count", {}),
-    ("linux.process.children.cpu_time", {}),
-    ("linux.process.children.reaped_faults", {}),
-    ("linux.process.blkio_delay", {}),
-    ("linux.process.memory.anon", {}),
-    ("process.disk.io", {"direction": "read"}),
-    ("process.disk.io", {"direction": "write"}),
-    ("linux.process.syscall_io", {"direction": "read"}),
-    ("linux.process.syscall_io", {"direction": "write"}),
-    ("process.open_file_descriptor.count", {}),
-    ("linux.process.fd.limit", {}),
-    ("process.context_switches", {"type": "voluntary"}),
-    ("process.context_switches", {"type": "involuntary"}),
-    ("linux.process.state", {}),  # its series changes with the state
+COLUMNS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    ("process.cpu.time", (("state", "user"),)),
+    ("process.cpu.time", (("state", "system"),)),
+    ("linux.process.run_delay", ()),
+    ("process.memory.usage", ()),
+    ("process.memory.virtual", ()),
+    ("process.paging.faults", (("type", "minor"),)),
+    ("process.paging.faults", (("type", "major"),)),
+    ("process.thread.count", ()),
+    ("linux.process.children.cpu_time", ()),
+    ("linux.process.children.reaped_faults", ()),
+    ("linux.process.blkio_delay", ()),
+    ("linux.process.memory.anon", ()),
+    ("process.disk.io", (("direction", "read"),)),
+    ("process.disk.io", (("direction", "write"),)),
+    ("linux.process.syscall_io", (("direction", "read"),)),
+    ("linux.process.syscall_io", (("direction", "write"),)),
+    ("process.open_file_descriptor.count", ()),
+    ("linux.process.fd.limit", ()),
+    ("process.context_switches", (("type", "voluntary"),)),
+    ("process.context_switches", (("type", "involuntary"),)),
+    ("linux.process.state", ()),  # its series changes with the state
 )
 RUN_DELAY, CHILDREN, BLKIO, ANON, IO, FDS, FD_LIMIT, SWITCHES, STATE = 2, 8, 10, 11, 12, 16, 17, 18, 20
 OF_KERNEL_THREADS = (0, 1, RUN_DELAY, STATE)
@@ -128,7 +128,8 @@ class ProcessRecord:
     def update(self, budget: Budget, sweep: bool) -> None:
         """Read what has to be read on this tick. :raises Vanished, OSError, ValueError: the process cannot be read"""
         raw = self._read("stat", budget)
-        if raw == self._raw and not sweep and raw[raw.rindex(b")") + 2 :][:1] not in b"RD":
+        due = sweep and self._user  # a kernel thread at rest has nothing that moves without its stat line
+        if raw == self._raw and not due and raw[raw.rindex(b")") + 2 :][:1] not in b"RD":
             return
         self.at_rest = raw == self._raw
         self._raw = raw
@@ -169,7 +170,12 @@ class ProcessRecord:
         for column in columns:
             name, labels = COLUMNS[column]
             if column != STATE:
-                self.ids[column] = self._catalogue.id(name, pid=self._pid, **labels)
+                self.ids[column] = self._number(name, labels)
+
+    def _number(self, name: str, labels: tuple[tuple[str, str], ...]) -> int:
+        """Number a series of this process; thousands may come at once, so its sorted labels are put together here."""
+        pid = ("pid", self._pid)
+        return self._catalogue.add(Series(name, (*labels, pid) if labels and labels[0][0] < "pid" else (pid, *labels)))
 
     def _read(self, name: str, budget: Budget) -> bytes:
         if self._keep is None:
@@ -186,7 +192,7 @@ class ProcessRecord:
         """Fields are counted from the state, the third of proc_pid_stat(5); returns the number of threads."""
         state = fields[0]
         if state not in self._states:
-            self._states[state] = self._catalogue.id("linux.process.state", pid=self._pid, state=state.decode())
+            self._states[state] = self._number("linux.process.state", (("state", state.decode()),))
         row = self.values
         self.ids[STATE] = self._states[state]
         row[STATE] = 1.0

@@ -1,4 +1,4 @@
-"""Control groups made for the test, in whichever hierarchies this host has mounted, and trees as other hosts have them."""
+"""Control groups made for the test where this host has a hierarchy for them, and trees as other hosts have them."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def v2_host(tmp_path, path="/engine.slice/llama.service", **files):
 
 
 V2_FILES = {
-    "cpu__stat": "usage_usec 5000000\nuser_usec 1\nsystem_usec 2\nnr_periods 10\nnr_throttled 4\nthrottled_usec 2500000\n",
+    "cpu__stat": "usage_usec 5000000\nuser_usec 1\nnr_periods 10\nnr_throttled 4\nthrottled_usec 2500000\n",
     "cpu__max": "150000 100000\n",
     "memory__current": "1048576\n",
     "memory__stat": "anon 524288\nfile 4096\nworkingset_refault_file 77\npgfault 9\nnew_key 1\n",
