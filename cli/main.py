@@ -26,6 +26,7 @@ from cli.watch import watch
 from wardround import __version__
 from wardround.errors import UserError, WardroundError
 
+_OUTPUT = ("-o", "--output")
 EPILOG = (
     "Exit codes: 0 it ran, 1 it could not, 2 usage, 3 a fault was found and --fail-on was given, 130 interrupted. "
     "Results go to standard output, progress to standard error. Needs no model, server or network; what it could not "
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         hint = "`diagnose --help` lists the options"
-        return _fail(UserError(error.format_message(), do=hint), words, error.exit_code)
+        return _fail(UserError(error.format_message().replace("Value error, ", ""), do=hint), words, error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
@@ -138,10 +139,8 @@ def _fail(error: WardroundError, words: Sequence[str], code: int) -> int:
 
 
 def _wants_json(words: Sequence[str]) -> bool:
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    return any(
-        word in ("-ojson", "--output=json") or (word in ("-o", "--output") and value == "json") for word, value in pairs
-    )
+    pairs = zip(["", *words], words, strict=False)
+    return any(word in ("-ojson", "--output=json") or (before in _OUTPUT and word == "json") for before, word in pairs)
 
 
 if __name__ == "__main__":
