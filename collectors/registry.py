@@ -35,6 +35,11 @@ BUILTIN: dict[str, str] = {
     "collectors.units": "collectors.units:UnitsCollector",
     "collectors.engines": "collectors.engines:EnginesCollector",
     "collectors.ebpf": "collectors.ebpf.collector:EbpfCollector",
+    "collectors.taskstats": "collectors.taskstats:TaskstatsCollector",
+    "collectors.numa": "collectors.numa:NumaCollector",
+    "collectors.thermal": "collectors.thermal:ThermalCollector",
+    "collectors.edac": "collectors.edac:EdacCollector",
+    "collectors.nvml": "collectors.nvml:NvmlCollector",
 }
 
 

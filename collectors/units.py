@@ -1,7 +1,7 @@
 """systemd units: which failed, which are restarted again and again, and the processes behind them.
 
-Source: one `systemctl show` for all services. Needs systemd as process 1; no rights. Measured cost: not measured where
-this was written (no systemd); it is one short-lived process and one answer of process 1, once a minute.
+Source: one `systemctl show` for all services. Needs systemd as process 1; no rights. Cost: not measured yet (no
+systemd was at hand); one short-lived process and one answer of process 1, once a minute.
 
 A restart that systemd did not do itself (an operator's, a supervisor inside the unit) does not count in `restarts`.
 """

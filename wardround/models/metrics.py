@@ -84,7 +84,7 @@ _HOST = _table(
     ),
     ("linux.numa.memory", "By", "gauge", "node state", "memory of a node: total free"),
     ("linux.edac", "{error}", "counter", "controller kind", "memory errors, kind ce or ue"),
-    ("linux.mce", "{event}", "counter", "", "machine check exceptions polled (interrupts MCE+MCP lines)"),
+    ("linux.mce", "{event}", "counter", "", "machine check exceptions (the MCE line of /proc/interrupts)"),
 )
 
 _BLOCK = _table(
