@@ -5,10 +5,12 @@ A collector is covered by being registered. Those that load programs into the ke
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -99,6 +101,35 @@ def test_stopping_twice_is_harmless_and_it_can_start_again(collector):
     collector.stop()
     collector.start()
     assert isinstance(read(collector), Reading)
+
+
+class Opened:
+    """Files this program opens for writing while `on`; an audit hook can be set but not taken away."""
+
+    on = False
+    paths: ClassVar[list[str]] = []
+
+
+def note_writing(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and Opened.on:
+        path, mode, flags = arguments
+        if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+            Opened.paths.append(f"{path} {mode} {flags:o}")
+
+
+def test_it_opens_nothing_for_writing(name):
+    sys.addaudithook(note_writing)
+    built = FACTORIES[name](Catalogue(), Roots())
+    Opened.paths.clear()
+    Opened.on = True
+    try:
+        if built.probe().available:
+            built.start()
+            read(built)
+            built.stop()
+    finally:
+        Opened.on = False
+    assert Opened.paths == []
 
 
 def test_processes_that_vanish_while_it_reads_do_not_disturb_it(collector):
