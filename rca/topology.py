@@ -58,6 +58,8 @@ def related(view: View, cause: Culprit, effect: Culprit) -> bool:
         return True
     if cause.kind == effect.kind == "interface":
         return True  # two ends of one path
+    if cause.kind == effect.kind == "process" and cause.name == effect.name:
+        return True  # one program, restarted or in several workers
     mine, theirs = pids_behind(view, cause), pids_behind(view, effect)
     if mine & theirs:
         return True

@@ -301,6 +301,11 @@ def _steady(view: View, culprit: Culprit) -> Finding | None:
     )
 
 
+def _read_back(view: View, culprit: Culprit) -> Finding | None:
+    """Refaults where it lives: memory that is evicted and needed again is a working set too large, not just held memory."""
+    return _refault_rate(view, Culprit("cgroup", _scope(view, culprit) or "/"))
+
+
 def _reclaim(view: View, culprit: Culprit) -> Finding | None:
     """Reclaim under pressure: the host's scans, or a cgroup that keeps hitting its limit."""
     path = _scope(view, culprit)
@@ -345,6 +350,7 @@ EXHAUSTION = FaultModel(
             pressure("memory"),
             Curve((0.0, -1.5), (0.01, 0.0), (0.1, 1.5), (0.4, 2.0)),
         ),
+        Feature("read_back", "metric.memory", _read_back, Curve((100.0, 0.5), (1000.0, -0.5), (5000.0, -3.0))),
         Feature("reclaim", "metric.memory", _reclaim, Curve((0.0, -2.0), (0.5, 0.0), (10.0, 1.5), (1000.0, 2.0))),
     ),
     headline=lambda c, f: (
@@ -352,7 +358,7 @@ EXHAUSTION = FaultModel(
         f"{size(f['memory_left'].values['free_bytes'] or 0)} of {size(f['memory_left'].values['limit_bytes'] or 0)}: "
         "tasks stall on memory."
     ),
-    symptoms=("mem.thrashing", "mem.oom", "io.saturation", "io.latency", "proc.hung", "mem.fragmentation"),
+    symptoms=("mem.oom", "io.saturation", "io.latency", "proc.hung", "mem.fragmentation"),
     effects=("system.memory.usage", "linux.psi.memory.some", "linux.vmstat", "linux.cgroup.memory.usage"),
     chain=("private memory fills the limit", "the kernel reclaims page cache again and again", "tasks stall on memory"),
     severity="critical",
@@ -364,37 +370,37 @@ EXHAUSTION = FaultModel(
 
 _KILLED = re.compile(r"(?:Out of memory|Memory cgroup out of memory): Killed process (\d+) \(([^)]*)\)")
 _RSS = re.compile(r"anon-rss:(\d+)kB")
-# A kill this long ago is history, not the present fault.
-RECENT = 900.0
+_PLACE = re.compile(r"oom-kill:.*task_memcg=([^,]*),task=.*,pid=(\d+)")
+# A kill this long ago is history, not the present fault; one younger than FRESH is fully present.
+FRESH, RECENT = 120.0, 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One OOM kill: when, whom, how much private memory it had (bytes, 0 unknown), and who told."""
+    """One OOM kill: when, whom, how much private memory it had (bytes, 0 unknown), who told, in which cgroup."""
 
     time: float
     pid: int
     name: str
     anon: float
     source: str
-    text: str
+    cgroup: str = ""
 
 
 def kills(view: View) -> list[Kill]:
     """OOM kills of the last minutes, from the kernel log and from tracing, each once."""
     since = view.observation.end - RECENT
+    recent = [r for r in view.observation.logs if r.time >= since and r.source == "kmsg"]
+    places = {int(m.group(2)): m.group(1) for r in recent if (m := _PLACE.search(r.text))}
     found: dict[int, Kill] = {}
     for event in view.observation.events:
         if event.kind == "oom_kill" and event.pid and event.time >= since:
             anon = float(event.attributes.get("anon_rss_bytes", 0) or 0)
-            found[event.pid] = Kill(event.time, event.pid, event.comm, anon, "collectors.ebpf", "")
-    for record in view.observation.logs:
-        if record.time < since or not (match := _KILLED.search(record.text)):
-            continue
-        anon = float(rss.group(1)) * 1024 if (rss := _RSS.search(record.text)) else 0.0
-        found[int(match.group(1))] = Kill(
-            record.time, int(match.group(1)), match.group(2), anon, record.source, record.text
-        )
+            found[event.pid] = Kill(event.time, event.pid, event.comm, anon, "ebpf", places.get(event.pid, ""))
+    for record in recent:
+        if match := _KILLED.search(record.text):
+            pid, anon = int(match.group(1)), float(m.group(1)) * 1024 if (m := _RSS.search(record.text)) else 0.0
+            found[pid] = Kill(record.time, pid, match.group(2), anon, "kmsg", places.get(pid, ""))
     return sorted(found.values(), key=lambda k: k.time)
 
 
@@ -423,38 +429,37 @@ def _killed_culprit(view: View, group: list[Kill]) -> Culprit:
 
 def _killed(view: View, culprit: Culprit) -> Finding | None:
     mine = [k for k in kills(view) if k.name[:15] == culprit.name[:15] or k.pid == culprit.pid]
-    counted = rise(view, "linux.vmstat", key="oom_kill")
-    if not mine and not counted:
-        return Finding(
-            0.0,
-            "the OOM killer did not run",
-            {"kills": 0},
-            "{kill}",
-            "dmesg -T | grep -i 'killed process'",
-            "collectors.kmsg",
-        )
-    last = mine[-1] if mine else None
-    age = view.observation.end - last.time if last else 0.0
-    anon = max((k.anon for k in mine), default=0.0)
-    number = max(len(mine), 1)
+    if not mine:
+        return None
+    last, number = mine[-1], len(mine)
+    age = view.observation.end - last.time
+    anon = max(k.anon for k in mine)
     return Finding(
-        value=_present(age, view.seconds),
-        statement=f"the OOM killer ended {culprit.name} {number} times, last {age:.0f} s ago, with {size(anon)} of private memory",
-        values={"kills": number, "seconds_ago": age, "anon_bytes": anon, "counted_in_window": counted},
+        value=_present(view, last),
+        statement=(
+            f"the OOM killer ended {culprit.name} {number} times, last {age:.0f} s ago, with {size(anon)} of private memory"
+        ),
+        values={"kills": number, "seconds_ago": age, "anon_bytes": anon},
         unit="{kill}",
         reproduce="dmesg -T | grep -i 'killed process'; grep oom_kill /proc/vmstat",
-        source=f"collectors.{last.source}" if last and last.source == "kmsg" else "collectors.memory",
+        source=f"collectors.{last.source}",
         kind="event",
-        trust="kernel",
         series=("linux.vmstat{key=oom_kill}",),
-        onset=mine[0].time if mine else None,
+        onset=mine[0].time,
     )
 
 
-def _present(age: float, window: float) -> float:
-    """How far a kill `age` seconds ago is the present fault: fully within the window and a minute before, then less."""
-    before = age - window - 60.0
-    return 1.0 if before <= 0 else max(0.15 - 0.15 * before / RECENT, 0.0)
+def _present(view: View, kill: Kill) -> float:
+    """How far a kill is the present fault: within the window fully; before it only while what it hit is still there."""
+    if kill.time >= view.observation.start:
+        return 1.0
+    concerned = any(p.name[:15] == kill.name[:15] for p in view.users.values())
+    if kill.cgroup not in ("", "/"):
+        concerned = concerned or kill.cgroup in view.observation.after.cgroups
+    age = view.observation.start - kill.time
+    if not concerned:
+        return 0.15
+    return 1.0 if age <= FRESH else max(1.0 - (age - FRESH) / (RECENT - FRESH), 0.15)
 
 
 def _kill_counted(view: View, _: Culprit) -> Finding | None:
