@@ -222,7 +222,15 @@ def _gate(subject: str, loaded: Loaded, bounded: bool) -> Gate | None:
     if not usable or f"{subject}_events" not in loaded.maps:
         return None
     events = Map(loaded.maps[f"{subject}_events"], np.dtype("u4"), np.dtype("u8"))
-    return Gate(subject, usable, events, cost, budget if bounded else float("inf"))
+    opened = loaded.maps.get(f"{subject}_opened")
+    return Gate(
+        subject,
+        usable,
+        events,
+        cost,
+        budget if bounded else float("inf"),
+        Map(opened, np.dtype("u4"), np.dtype("u8")) if opened is not None else None,
+    )
 
 
 def _default_cache() -> Path:

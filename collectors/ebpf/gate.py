@@ -28,13 +28,17 @@ ALWAYS = 0.9  # a share above this is not worth opening and closing
 
 @dataclass
 class Gate:
-    """One subject's hot programs. `cost` seconds an event, `budget` the share of a CPU it may take."""
+    """One subject's hot programs. `cost` seconds an event, `budget` the share of a CPU it may take.
+
+    Through `opened` the programs learn when tracing began again, so that nothing is measured across a gap.
+    """
 
     subject: str
     programs: Sequence[Program]
     events: Map
     cost: float
     budget: float
+    opened: Map | None = None
     share: float = 0.0
     _opened: float | None = None
     _open_time: float = 0.0
@@ -45,6 +49,8 @@ class Gate:
     def open(self) -> None:
         with self._lock:
             if self._opened is None:
+                if self.opened is not None:
+                    self.opened.set(0, time.monotonic_ns())
                 for program in self.programs:
                     program.attach()
                 self._opened = time.monotonic()

@@ -15,6 +15,7 @@ BPF_ARRAY(sched_away, struct away, 16384);
 BPF_HASH(sched_waits, u32, struct waits, 4096);
 BPF_PERCPU_ARRAY(sched_histogram, u64, 192);
 BPF_PERCPU_ARRAY(sched_runqueue, u64, 1);
+BPF_ARRAY(sched_opened, u64, 1); // when tracing (again) began: who left before may have come and gone unseen
 
 static __always_inline struct away *away_of(u64 task) {
     int index = (task * 0x9E3779B97F4A7C15ULL) >> 50;
@@ -77,7 +78,7 @@ static __always_inline u64 runqueue_wait(u64 task) {
         read_member(*queue, fair, OFF_CFS_RQ_RQ);
     }
     read_member(clock, *queue, OFF_RQ_CLOCK);
-    return clock > queued ? clock - queued : 0;
+    return clock > queued ? clock - queued : 1; // a task that preempts at once is queued and runs at one clock
 #else
     return 0;
 #endif
@@ -102,7 +103,9 @@ int raw__sched_switch(struct bpf_raw_tracepoint_args *ctx) {
     u64 waited = runqueue_wait(next), away = 0;
     u32 reason = REASONS;
     tgid = 0;
-    if (back->task == next) {
+    int zero_key = 0;
+    u64 *opened = sched_opened.lookup(&zero_key);
+    if (opened && back->task == next && back->since >= *opened) {
         tgid = back->tgid;
         reason = back->reason;
         away = now > back->since ? now - back->since : 0;
