@@ -2,9 +2,9 @@
 
     python -m benchmarks.collectors [SECONDS] [NAME ...]
 
-Collectors run as the daemon runs them, at one-second ticks, in this process; the first tick, which numbers the series,
-is left out. CPU is the reading thread's own (user and system), so what the kernel does for a read is inside.
-The machinery line is the process's CPU time beyond the collectors': threads, merging, this program.
+Collectors run as the daemon runs them, at one-second ticks, in this process; the first ticks are left out. A
+collector's CPU is the reading thread's own (user and system), so what the kernel does for a read is inside. The
+machinery line is the process's CPU time beyond that: threads of collectors, merging, this program.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from collectors.sampler import Sampler
 from wardround.models.series import Catalogue, Frame, Window
 
 METRIC = "wardround.collector.time"
+WARM_UP = 4  # ticks: until slow starters (eBPF) have joined and every series is numbered
 
 
 def main(arguments: list[str]) -> int:
     seconds = int(arguments[0]) if arguments else 30
     sampler = Sampler(Catalogue(), only=arguments[1:] or None)
     sampler.start()
-    sampler.tick(everything=True)
+    for _ in range(WARM_UP):
+        sampler.tick(everything=True)
+        time.sleep(1.0)
     frames: list[Frame] = []
     began, wall = time.process_time(), time.monotonic()
     while len(frames) < seconds:

@@ -5,7 +5,7 @@ blkio.throttle.*; of v2 cpu.stat, memory.{current,stat,events,swap.current} with
 pressure files. On a hybrid host each path is one group: what a v1 controller accounts is taken from it, the rest from
 v2. Needs mounted cgroup filesystems. A group that used no CPU since the last look is looked at again only every
 fifth tick (its memory may have been reclaimed by others meanwhile). At most `MAX_GROUPS` are followed, those with
-processes first. Measured: 6 µs a tick for a group at rest, 90 µs for a busy one.
+processes first. Measured: 80 µs a tick and group where half of the groups are busy in six v1 hierarchies.
 """
 
 from __future__ import annotations

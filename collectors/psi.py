@@ -1,7 +1,7 @@
 """Pressure stall information: how long tasks waited for CPU, memory and I/O, and time lost to interrupts.
 
 Source: ``total=`` of /proc/pressure/{cpu,memory,io,irq} (Documentation/accounting/psi.rst), cumulative µs. Needs a
-kernel with PSI that is not switched off at boot. It cannot tell who waited. Measured: 15 µs a tick.
+kernel with PSI that is not switched off at boot. It cannot tell who waited. Measured: 0.14 ms a tick.
 """
 
 from __future__ import annotations

@@ -117,19 +117,24 @@ def note_writing(event: str, arguments: tuple[object, ...]) -> None:
             Opened.paths.append(f"{path} {mode} {flags:o}")
 
 
-def test_it_opens_nothing_for_writing(name):
+@pytest.fixture(scope="session")
+def opened():
     sys.addaudithook(note_writing)
+    return Opened
+
+
+def test_it_opens_nothing_for_writing(name, opened):
     built = FACTORIES[name](Catalogue(), Roots())
-    Opened.paths.clear()
-    Opened.on = True
+    opened.paths.clear()
+    opened.on = True
     try:
         if built.probe().available:
             built.start()
             read(built)
             built.stop()
     finally:
-        Opened.on = False
-    assert Opened.paths == []
+        opened.on = False
+    assert opened.paths == []
 
 
 def test_processes_that_vanish_while_it_reads_do_not_disturb_it(collector):
