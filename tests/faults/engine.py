@@ -70,6 +70,9 @@ def down_killed(stage: Stage) -> Injected:
     return Injected((_engine("engine.down", pid),), lambda: not _answers(port))
 
 
+_SYMPTOMS = ("cpu.saturation", "cpu.affinity")
+
+
 def _oversubscribed(stage: Stage, port: int, program: subprocess.Popen[bytes]) -> Injected:
     stage.wait_until(lambda: _answers(port), "the engine answers", 40)
     _ask(stage, port, 2, 32)
@@ -79,7 +82,7 @@ def _oversubscribed(stage: Stage, port: int, program: subprocess.Popen[bytes]) -
         return runnable > CPUS and kernel.rate(lambda: kernel.psi_us("cpu") / 1e6) > 0.3
 
     stage.wait_until(queueing, "its threads wait for CPUs", 30)
-    return Injected((_engine("engine.oversubscribed", program.pid, symptoms=("cpu.saturation",)),), queueing)
+    return Injected((_engine("engine.oversubscribed", program.pid, symptoms=_SYMPTOMS),), queueing)
 
 
 @scenario("engine.oversubscribed/host", needs=(installed,))

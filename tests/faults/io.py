@@ -14,11 +14,11 @@ from pathlib import Path
 
 from tests.faults import kernel
 from tests.faults.scenario import Injected, compiler, controller, entity, process, root, scenario, tool
-from tests.faults.stage import NotBitingError, Stage
+from tests.faults.stage import NotBitingError, Stage, on_disk, scratch
 
 MB = 1 << 20
 _LOOP = (root, compiler, tool("losetup"))
-_LIMITED = (*_LOOP, controller("blkio"))
+_LIMITED = (*_LOOP, controller("blkio"), lambda: None if on_disk(scratch()) else f"{scratch()} is on no block device")
 _EXT4 = (root, tool("losetup", "mkfs.ext4"))
 
 

@@ -35,6 +35,18 @@ CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def scratch() -> Path:
+    """A folder for temporary files, on a block device where there is one: limits and loop devices need it."""
+    choices = (Path(tempfile.gettempdir()), Path("/var/tmp"))
+    return next((path for path in choices if path.is_dir() and on_disk(path)), choices[0])
+
+
+def on_disk(path: Path) -> bool:
+    """Whether a path lies on a block device, not in memory or on an overlay."""
+    where = path.stat().st_dev
+    return Path(f"/sys/dev/block/{os.major(where)}:{os.minor(where)}").exists()
+
+
 class NotBitingError(AssertionError):
     """The injected fault did not show in the kernel's own counters."""
 
@@ -60,7 +72,7 @@ class Stage:
             start_new_session=True,
             cwd="/",
         )
-        self.folder = Path(tempfile.gettempdir(), f"run-{self.id}")
+        self.folder = scratch() / f"run-{self.id}"
         self.will_undo("tree", str(self.folder))
         self.folder.mkdir()
         return self

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults import janitor, kernel
 from tests.faults.scenario import Scenario, scenarios
-from tests.faults.stage import LeftBehindError, NotBitingError, Stage
+from tests.faults.stage import LeftBehindError, NotBitingError, Stage, scratch
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = scenarios()
@@ -56,7 +56,7 @@ def leftovers(stage_id: str) -> list[str]:
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         if folder in backing.read_text():
             found.append(f"loop device {backing}")
-    if Path("/tmp", folder).exists():
+    if (scratch() / folder).exists():
         found.append(f"folder {folder}")
     return found
 
