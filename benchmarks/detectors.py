@@ -168,8 +168,8 @@ def finding(data: DataSet, fast_only: bool) -> None:
     if not traces:
         CONSOLE.print(f"{data.name}: skipped, no data under {data_folder()} (set WARDROUND_DATA)")
         return
-    table = Table("score", "budget/day", "precision", "recall", "F1", "false/host-day", "delay (ticks)")
-    table.title = f"{data.name.upper()}: {len(traces)} hosts, events without label-chosen thresholds"
+    table = Table("score", "budget/day", "precision", "recall", "F1", "false/day", "delay")
+    table.title = f"{data.name.upper()}: {len(traces)} hosts, no label chose a threshold; delay in ticks"
     known: list[tuple[str, Callable[[], Detector | None]]] = [("random", lambda: None)]
     known += [(name, factory) for name, factory in factories() if name != "extreme"]
     for name, factory in known:

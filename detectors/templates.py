@@ -103,7 +103,7 @@ class TemplateMiner:
     """
 
     def __init__(self, similarity: float = 0.4, depth: int = 4, max_templates: int = 2000, cache: int = 20_000) -> None:
-        from drain3.drain import Drain  # costs 40 ms: only where there are lines to mine
+        from drain3.drain import Drain  # costs 50 ms: only where there are lines to mine
 
         self.similarity = similarity
         self.depth = depth
