@@ -4,7 +4,8 @@ Even an empty program on sched_switch costs about 80 ns a switch and on sys_exit
 EPYC guest: 3 % and 9 % of ``perf bench sched pipe``), so sampling inside a program cannot keep to a small budget.
 A gate attaches its programs all the time while events are rare; at higher rates only for
 ``budget / (events a second on the busiest CPU * cost)`` of every second. Counts are scaled back by the time traced.
-It cannot see a wait that is longer than the traced slice: at such rates long waits show in other sources.
+It cannot see a wait that is longer than the traced slice: at such rates long waits show in other sources. Scaled
+counts are estimates from about a tenth of the time, up to a third off in one tick.
 Cost: five looks a second of 50 µs; opening and closing takes 0.7 ms of CPU, only while a gate is not always open.
 """
 
