@@ -137,7 +137,6 @@ class Daemon:
         )
         self.ticks = 0
         self.missed = 0
-        self.series = 0
         self._upkeep_due = 0.0
 
     def run(self, stop: StopSignal, notifier: Notifier, seconds: float | None = None) -> None:
@@ -172,7 +171,6 @@ class Daemon:
         for follower in self.followers:
             follower.follow(reading)
         self.ticks += 1
-        self.series = len(reading.frame.ids)
         if self.ticks == SETTLED:
             self._settle()
 
@@ -215,9 +213,7 @@ class Daemon:
         parts = [
             f"{self.ticks} ticks ({self.missed} missed)",
             f"{len(coverage.ran)} collectors ({len(coverage.skipped)} skipped)",
-            f"{len(self.ring.span(60).ids)} series",
+            f"{self.ring.series(UPKEEP)} series",
         ]
-        if self.ring.refused:
-            parts.append(f"{self.ring.refused} values left out for lack of room")
         parts.append(f"history not written: {self.history.failing}" if self.history.failing else "history kept")
         return ", ".join(parts)

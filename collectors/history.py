@@ -25,6 +25,7 @@ from wardround.models.series import Catalogue, FloatArray, IntArray
 log = structlog.get_logger(__name__)
 
 FLUSH = 30.0
+SLACK = 0.25  # a tick that comes a little early still ends the step it was to end
 CHILD_PATIENCE = 10.0
 
 
@@ -142,16 +143,16 @@ class Recorder:
         if np.isnan(self._step_began):
             self._step_began = self._segment_began = self._flushed = clock
         self._poll_writer()
-        if clock - self._step_began < self._step:
+        if clock - self._step_began < self._step - SLACK:
             return
         span = self._ring.span(clock - self._step_began - 1e-6)  # without the tick that ended the step before
         level, spread = self._steps.reduce(span)
         self._done.append((float(span.times[-1]), span.ids, level, spread))
         self._step_began = clock
-        if clock - self._segment_began >= self._segment:
+        if clock - self._segment_began >= self._segment - SLACK:
             self.close_segment()
             self._segment_began = self._flushed = clock
-        elif clock - self._flushed >= FLUSH:
+        elif clock - self._flushed >= FLUSH - SLACK:
             self._flush()
             self._flushed = clock
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,43 +47,43 @@ def test_large_counters_keep_every_digit():
     assert np.diff(ring.window().values[:, 0]).tolist() == [1.0]
 
 
-def test_a_vanished_series_leaves_no_trace_in_the_one_that_takes_its_column():
-    ring = Ring(catalogue_of(3), ticks=4, columns=1)
-    for tick in range(3):
-        ring.append(frame(tick, [0]))
-    ring.append(frame(3, [1]))
-    window = ring.window()
-    assert [s.label("pid") for s in window.series] == ["1"]
-    assert np.isnan(window.values[:3, 0]).all()
+def test_of_two_values_of_one_series_in_a_tick_the_later_holds():
+    ring = Ring(catalogue_of(2), ticks=3)
+    ring.append(frame(0, [1, 0, 1], [5.0, 6.0, 7.0]))
+    assert ring.window().values.tolist() == [[6.0, 7.0]]
 
 
-def test_columns_are_reused_so_memory_is_bounded_under_churn():
-    ring = Ring(catalogue_of(20_000), ticks=5, columns=600)
+def test_the_vanished_cost_nothing_once_their_ticks_are_gone():
+    ring = Ring(catalogue_of(20_000), ticks=5)
     for tick in range(100):
         ring.append(frame(tick, list(range(tick * 100, tick * 100 + 100))))
-    assert ring.bytes <= 5 * 600 * 8
-    assert ring.refused == 0
+    assert ring.bytes == 5 * 100 * 12
     assert len(ring.window().series) == 500
 
 
-def test_newcomers_are_refused_and_counted_where_every_column_is_in_use():
-    ring = Ring(catalogue_of(30), ticks=5, columns=10)
-    ring.append(frame(0, list(range(30))))
-    assert ring.refused == 20
-    assert len(ring.window().series) == 10
-    ring.append(frame(1, list(range(10))))
-    assert ring.window().values[1].tolist() == [1000.0 + number for number in range(10)]
+def test_ticks_with_the_same_series_share_their_ids():
+    ring = Ring(catalogue_of(100), ticks=50)
+    for tick in range(80):
+        ring.append(frame(tick, list(range(100))))
+    assert ring.bytes <= 50 * 100 * 8 + 400
 
 
-def test_a_series_in_the_frame_is_not_displaced_by_a_newcomer_of_the_same_frame():
-    ring = Ring(catalogue_of(4), ticks=5, columns=2)
-    ring.append(frame(0, [0, 1]))
-    ring.append(frame(1, [1]))
-    ring.append(frame(2, [2, 0, 3]))
-    held = {s.label("pid") for s in ring.window(0).series}
-    assert "0" in held
-    assert len(held) == 2
-    assert ring.refused == 1
+def test_a_ring_that_would_grow_too_large_reaches_back_less_far():
+    ring = Ring(catalogue_of(1000), ticks=900, most_bytes=100_000)
+    for tick in range(200):
+        ring.append(frame(tick, list(range(1000))))
+    assert ring.bytes <= 100_000
+    assert 10 <= len(ring) < 20
+    assert ring.window().clock[-1] == 199
+
+
+def test_a_frame_that_changes_later_does_not_change_the_ring():
+    ring = Ring(catalogue_of(1), ticks=5)
+    given = frame(0, [0], [1.0])
+    ring.append(given)
+    given.values[0] = 9.0
+    given.ids[0] = 5
+    assert ring.window().values.tolist() == [[1.0]]
 
 
 def test_moving_to_a_fresh_catalogue_keeps_values_and_drops_the_vanished():
@@ -103,22 +102,15 @@ def test_moving_to_a_fresh_catalogue_keeps_values_and_drops_the_vanished():
     assert window.values[:, column].tolist() == [2900.0, 3900.0, 7.0]
 
 
-@pytest.mark.parametrize("columns", [4, 64])
 @settings(max_examples=60, deadline=None)
 @given(ticks=st.lists(st.lists(st.integers(0, 11), unique=True, max_size=4), max_size=25))
-def test_the_ring_agrees_with_a_window_of_the_same_frames(columns, ticks):
-    """Where no column has to give way the ring is exactly the window of its frames."""
+def test_the_ring_is_exactly_the_window_of_its_frames(ticks):
     catalogue = catalogue_of(12)
-    ring = Ring(catalogue, ticks=6, columns=columns)
+    ring = Ring(catalogue, ticks=6)
     frames = [frame(tick, ids) for tick, ids in enumerate(ticks)]
     for one in frames:
         ring.append(one)
-    expected = Window.of(catalogue, frames[-6:])
-    got = ring.window()
-    if columns == 64:
-        assert got.series == expected.series
-        np.testing.assert_array_equal(got.values, expected.values)
-    for column, series in enumerate(got.series):
-        theirs = expected.values[:, expected.column(series.name, **dict(series.labels))]
-        kept = ~np.isnan(got.values[:, column])
-        np.testing.assert_array_equal(got.values[kept, column], theirs[kept])
+    expected, got = Window.of(catalogue, frames[-6:]), ring.window()
+    assert got.series == expected.series
+    np.testing.assert_array_equal(got.values, expected.values)
+    assert ring.series(1e9) == len(expected.series)
