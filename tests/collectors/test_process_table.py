@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from collectors.process_table import read_process, snapshot_processes
+from collectors.process_table import read_process, read_threads, snapshot_processes
 from tests.collectors.workload import ABBA, CONDITION, PYTHON_DEADLOCK, program
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's memory needs root")
@@ -81,3 +81,19 @@ def test_a_process_that_is_gone_is_none():
     with program("") as child:
         pass
     assert read_process("/proc", child.pid) is None
+
+
+def test_threads_are_read_for_as_long_as_there_is_time():
+    many = "import threading\nfor _ in range(200): threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    with program(many) as child:
+        whole = read_threads("/proc", child.pid)
+        part = read_threads("/proc", child.pid, deadline=time.monotonic())
+    assert len(whole) == 201
+    assert len(part) < len(whole)
+
+
+def test_a_thread_that_makes_no_progress_has_the_same_switches_in_both_snapshots():
+    with program("") as child:
+        first, second = (snapshot_processes()[child.pid].threads[0] for _ in range(2))
+    assert (first.switches, first.cpu_time) == (second.switches, second.cpu_time)
+    assert first.switches > 0
