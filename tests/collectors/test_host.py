@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from collectors.base import Roots
@@ -34,20 +35,21 @@ def tree(tmp_path, **files):
     return Roots(proc=str(tmp_path), sys=str(tmp_path / "sys"))
 
 
-def test_cpu_time_of_a_busy_half_second_shows_in_the_host(catalogue):
+def test_cpu_time_of_a_busy_second_shows_in_the_host(catalogue):
+    """The kernel may sample these times by the clock tick, so only roughly."""
     collector = HostCollector(catalogue, Roots())
     collector.start()
     first = read(collector)
-    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 1.0: pass"], check=True)
     second = read(collector)
     collector.stop()
-    cpus = [str(cpu) for cpu in range(os.cpu_count() or 1)]
-    spent = sum(
-        value(second, catalogue, "system.cpu.time", cpu=cpu, state="user")
-        - value(first, catalogue, "system.cpu.time", cpu=cpu, state="user")
-        for cpu in cpus
-    )
-    assert spent >= 0.4
+    busy = [
+        number
+        for number, series in enumerate(catalogue)
+        if series.name == "system.cpu.time" and series.label("state") in ("user", "nice", "system")
+    ]
+    spent = [float(frame.values[np.isin(frame.ids, busy)].sum()) for frame in (first, second)]
+    assert spent[1] - spent[0] >= 0.5
 
 
 def test_forks_are_counted(catalogue):
