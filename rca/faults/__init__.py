@@ -1,4 +1,4 @@
-"""One declarative file a family: for each fault its suspects, its questions, its neighbours and its treatment."""
+"""Declarative files, each with a few faults that are told apart by one idea: suspects, questions, symptoms, treatment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,28 @@ from importlib import import_module
 
 from rca.model import FaultModel
 
-FAMILIES = ("cpu", "lock", "mem", "io", "fs", "net", "proc", "kernel", "engine", "accelerator", "hardware", "change")
+FAMILIES = (
+    "cpu",
+    "lock",
+    "mem",
+    "leak",
+    "oom",
+    "numa",
+    "io",
+    "fs",
+    "net",
+    "sockets",
+    "link",
+    "crash",
+    "hung",
+    "proc",
+    "fork",
+    "kernel",
+    "engine",
+    "accelerator",
+    "hardware",
+    "change",
+)
 
 
 def all_models() -> tuple[FaultModel, ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rca.faults.proc import syscall_errors
-from rca.faults.shared import rise, size
+from rca.faults.shared import rise, size, syscall_errors
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, series_onset
 from wardround.models.diagnosis import Culprit
@@ -35,7 +34,7 @@ def _shares(view: View, metric: str) -> dict[str, float]:
 def _full_suspects(view: View) -> list[Culprit]:
     shares = _shares(view, "system.filesystem.usage")
     # Read-only images are full by nature.
-    shares = {m: s for m, s in shares.items() if not view.window.last("linux.filesystem.readonly", mountpoint=m) == 1.0}
+    shares = {m: s for m, s in shares.items() if view.window.last("linux.filesystem.readonly", mountpoint=m) != 1.0}
     chosen = sorted((m for m in shares if shares[m] > 0.9), key=lambda m: -shares[m])[:3]
     return [_culprit(view, m) for m in chosen]
 

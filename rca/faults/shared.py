@@ -12,6 +12,8 @@ from wardround.models.diagnosis import Culprit
 from wardround.models.series import FloatArray
 from wardround.models.topology import Process
 
+MIB = 2.0**20
+
 
 def process_culprit(process: Process, group: Group | None = None) -> Culprit:
     """Name a process as an operator would; a group of like workers by its leader, with how many it stands for."""
@@ -88,3 +90,12 @@ def rise(view: View, name: str, **labels: object) -> float:
     """How much a counter rose over the window; 0 where it was not seen."""
     value = view.window.increase(name, **labels)
     return 0.0 if np.isnan(value) else value
+
+
+def syscall_errors(view: View, *names: str) -> dict[int, float]:
+    """Failing calls by process and second, for some errno names."""
+    total: dict[int, float] = {}
+    for name in names:
+        for pid, rate in view.per_pid("linux.process.syscall.errors", errno=name).items():
+            total[pid] = total.get(pid, 0.0) + rate
+    return total
