@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from time import perf_counter
+from time import thread_time
 from typing import Generic, Literal, TypeVar
 
 from collectors.base import Roots
@@ -111,9 +111,9 @@ class Paced(Generic[T]):
     def __call__(self, clock: float) -> T:
         """Return the newest result; `clock` is the tick's monotonic time."""
         if self._value is None or clock >= self._next:
-            began = perf_counter()
+            began = thread_time()
             self._value = self._look()
-            self._next = clock + max(self._least, self._factor * (perf_counter() - began))
+            self._next = clock + max(self._least, self._factor * (thread_time() - began))
         return self._value
 
     def expire(self) -> None:
