@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,7 @@ def conclude(
         return focused(replace(diagnosis, usage=whole), observation, request.pid, request.cgroup)
 
     def keep(diagnosis: Diagnosis) -> None:
-        _store(told(diagnosis), settings)
+        _store(told(diagnosis), settings, progress.note)
 
     progress.doing = "judging"
     diagnosis = run_round(
@@ -110,7 +111,7 @@ def _show(progress: Progress, event: RoundEvent) -> None:
         progress.doing = f"judging: {event.data['step']}"
 
 
-def _store(diagnosis: Diagnosis, settings: Settings) -> None:
+def _store(diagnosis: Diagnosis, settings: Settings, tell: Callable[[str], None]) -> None:
     """Put a diagnosis into the store; where that is not possible say so and go on: the answer matters more."""
     from wardround.models.document import to_document
     from wardround.store.history import save_run
@@ -118,18 +119,19 @@ def _store(diagnosis: Diagnosis, settings: Settings) -> None:
     try:
         save_run(settings.state_dir, to_document(diagnosis))
     except StateError as error:
-        print(f"diagnose: this run is not stored: {error.what} ({error.why})", file=sys.stderr)
+        tell(f"diagnose: this run is not stored: {error.what} ({error.why})")
 
 
 def finish_killed_rounds(settings: Settings) -> None:
     """End the rounds that killed commands left, a few at a time, and say what they found."""
     from agents.round import resume, unfinished
 
+    tell = partial(print, file=sys.stderr)
     for path in unfinished(settings.state_dir)[:MOST_RESUMED]:
         try:
-            diagnosis = resume(path, settings, keep=partial(_store, settings=settings))
+            diagnosis = resume(path, settings, keep=partial(_store, settings=settings, tell=tell))
         except UserError as error:
             path.unlink(missing_ok=True)
-            print(f"diagnose: an interrupted round was dropped: {error.what} ({error.why})", file=sys.stderr)
+            tell(f"diagnose: an interrupted round was dropped: {error.what} ({error.why})")
         else:
-            print(f"diagnose: an interrupted round was finished: {diagnosis.summary}", file=sys.stderr)
+            tell(f"diagnose: an interrupted round was finished: {diagnosis.summary}")

@@ -2,7 +2,7 @@
 
 Known token shapes are found anywhere; a value is also taken out where its key says what it is (``--password=x``,
 ``TOKEN=x``, ``user:x@host``). It cannot know a secret that has neither a known shape nor a telling key.
-Measured: 5 MB of log lines a second.
+Measured: 1 to 4 MB of log lines a second.
 """
 
 from __future__ import annotations

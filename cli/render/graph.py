@@ -1,6 +1,6 @@
 """The propagation of one fault as inline SVG: the culprit at the top, each causal step below, symptoms at the bottom.
 
-A layered layout in its simplest form: the chain is one box a row, the symptoms share rows of three.
+A layered layout in its simplest form: the chain is one box a row, the symptoms share the last row.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from cli.render import words
 from wardround.models.document import Document, Hypothesis
 
 WIDTH = 640
-_BOX, _GAP, _LINE, _PAD = 200, 34, 16, 9
-_COLUMNS, _LETTERS, _MOST = 3, 26, 9
+_WIDE, _GAP, _LINE, _PAD = 400, 34, 16, 9
+_LETTER = 7.2  # pixels of an average letter
+_MOST = 4  # symptoms in the last row
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +51,31 @@ def _layout(hypothesis: Hypothesis) -> tuple[list[_Node], list[tuple[int, int]],
     y = 2.0
     nodes: list[_Node] = []
     edges: list[tuple[int, int]] = []
-    wide = _BOX * 2
     for kind, text in [("cause", f"{words.culprit(hypothesis)}: {hypothesis.fault}"), *_steps(hypothesis)]:
-        node = _Node(kind, (WIDTH - wide) / 2, y, wide, tuple(wrap(text, _LETTERS * 2) or [""]))
+        node = _Node(kind, (WIDTH - _WIDE) / 2, y, _WIDE, _lines(text, _WIDE))
         if nodes:
             edges.append((len(nodes) - 1, len(nodes)))
         nodes.append(node)
         y += node.height + _GAP
     parent = len(nodes) - 1
-    symptoms = [words.plain(name) for name in hypothesis.explains[:_MOST]]
-    for start in range(0, len(symptoms), _COLUMNS):
-        row = symptoms[start : start + _COLUMNS]
-        step = WIDTH / len(row)
-        placed = [
-            _Node("symptom", step * (column + 0.5) - _BOX / 2, y, _BOX, tuple(wrap(text, _LETTERS)))
-            for column, text in enumerate(row)
-        ]
-        edges += [(parent, len(nodes) + column) for column in range(len(row))]
-        nodes += placed
-        y += max(node.height for node in placed) + _GAP
-    return nodes, edges, y - _GAP + 2
+    symptoms = _symptoms(hypothesis)
+    step = WIDTH / max(len(symptoms), 1)
+    width = min(200.0, step - 8)
+    for column, text in enumerate(symptoms):
+        edges.append((parent, len(nodes)))
+        nodes.append(_Node("symptom", step * (column + 0.5) - width / 2, y, width, _lines(text, width)))
+    return nodes, edges, max(node.y + node.height for node in nodes) + 2
+
+
+def _lines(text: str, width: float) -> tuple[str, ...]:
+    return tuple(wrap(text, int(width / _LETTER))) or ("",)
+
+
+def _symptoms(hypothesis: Hypothesis) -> list[str]:
+    names = [words.plain(name) for name in hypothesis.explains]
+    if len(names) <= _MOST:
+        return names
+    return [*names[: _MOST - 1], f"and {len(names) - _MOST + 1} more"]
 
 
 def _steps(hypothesis: Hypothesis) -> list[tuple[str, str]]:

@@ -122,12 +122,14 @@ def _short(value: float) -> str:
 
 
 def sparkline(values: Sequence[Number], width: int = 24) -> str:
-    """Return the shape of a series, from its own least to its greatest value; empty for a flat one, a gap is a blank.
+    """Return the shape of a series from its least to its greatest value; empty for a flat one, a gap is a blank.
 
     The peak of each stretch is kept, since a fault may be shorter than a column.
     """
     if not values:
         return ""
+    first = next((number for number, value in enumerate(values) if value is not None), 0)
+    values = values[first:]
     size = math.ceil(len(values) / width)
     chunks = [values[start : start + size] for start in range(0, len(values), size)]
     peaks = [max((v for v in chunk if v is not None), default=None) for chunk in chunks]

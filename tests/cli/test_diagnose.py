@@ -13,12 +13,13 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
-from cli.diagnose import Request, conclude
+from cli.diagnose import Request, conclude, finish_killed_rounds
 from cli.output import View, emit
 from cli.progress import Progress
 from collectors import recording
 from tests.cli import samples
 from tests.cli.test_main import place, run  # noqa: F401 - the fixture
+from wardround.ids import new_id
 from wardround.models.document import schema, to_document
 from wardround.settings import Settings
 from wardround.store.repositories import Runs
@@ -102,6 +103,21 @@ def test_a_store_that_cannot_be_used_is_said_and_the_answer_still_printed(place)
     assert done.returncode == 0
     assert json.loads(done.stdout)["run_id"].startswith("run_")
     assert "not stored" in done.stderr
+
+
+def test_a_round_that_was_killed_is_finished_and_stored_and_a_damaged_one_dropped(recorded, tmp_path, capsys):
+    rounds = tmp_path / "rounds"
+    rounds.mkdir()
+    run_id = new_id("run")
+    (rounds / f"{run_id}.wardround").write_bytes(recorded.read_bytes())
+    (rounds / f"{new_id('run')}.wardround").write_bytes(b"cut off")
+    finish_killed_rounds(Settings(state_dir=tmp_path))
+    told = capsys.readouterr().err
+    assert "was finished" in told
+    assert "was dropped" in told
+    assert list(rounds.iterdir()) == []
+    with open_store(tmp_path) as session:
+        assert [run.run_id for run in Runs(session).recent()] == [run_id]
 
 
 def test_a_state_folder_that_is_a_file_is_said_and_the_answer_still_printed(place):  # noqa: F811
