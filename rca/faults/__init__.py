@@ -1,4 +1,7 @@
-"""Declarative files, each with a few faults that are told apart by one idea: suspects, questions, symptoms, treatment."""
+"""Declarative files, each with a few faults that are told apart by one idea.
+
+A fault states its suspects, questions, symptoms and treatment.
+"""
 
 from __future__ import annotations
 

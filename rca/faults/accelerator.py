@@ -41,7 +41,10 @@ def _ecc(view: View, culprit: Culprit) -> Finding | None:
     remapped, _ = _last_errors(view, culprit.name, "remapped_rows")
     return Finding(
         value=uncorrected * 2 + rising + remapped,
-        statement=f"{culprit.name} counts {uncorrected:.0f} uncorrected errors, {remapped:.0f} remapped rows and {rising:.0f} new corrected errors",
+        statement=(
+            f"{culprit.name} counts {uncorrected:.0f} uncorrected errors, {remapped:.0f} remapped rows "
+            f"and {rising:.0f} new corrected errors"
+        ),
         values={"uncorrected": uncorrected, "remapped_rows": remapped, "corrected_in_window": rising},
         unit="{error}",
         reproduce="nvidia-smi -q -d ECC,ROW_REMAPPER",
@@ -51,12 +54,19 @@ def _ecc(view: View, culprit: Culprit) -> Finding | None:
 
 
 MEMORY_ERROR = FaultModel(
-    fault="accelerator.memory_error", culprit="device", prior=0.1, suspects=_memory_suspects,
-    features=(Feature("ecc", "metric.gpu", _ecc, Curve((0.0, -3.0), (1.0, 1.0), (2.0, 2.5), (10.0, 4.0)), needed=True),),
+    fault="accelerator.memory_error",
+    culprit="device",
+    prior=0.1,
+    suspects=_memory_suspects,
+    features=(
+        Feature("ecc", "metric.gpu", _ecc, Curve((0.0, -3.0), (1.0, 1.0), (2.0, 2.5), (10.0, 4.0)), needed=True),
+    ),
     headline=lambda c, f: f"the memory of {c.name} is failing: {f['ecc'].statement}.",
-    symptoms=("engine.down", "engine.errors", "accelerator.lost"), effects=("hw.gpu.errors",),
-    chain=("memory cells fail", "results are wrong or the driver stops the work"), actions=("accelerator.drain",),
-)  # fmt: skip
+    symptoms=("engine.down", "engine.errors", "accelerator.lost"),
+    effects=("hw.gpu.errors",),
+    chain=("memory cells fail", "results are wrong or the driver stops the work"),
+    actions=("accelerator.inspect", "accelerator.drain"),
+)
 
 
 def _throttle_suspects(view: View) -> list[Culprit]:
@@ -74,28 +84,40 @@ def _held(view: View, culprit: Culprit) -> Finding | None:
     busy = view.window.mean("hw.gpu.utilization", gpu=culprit.name)
     return Finding(
         value=reasons[reason] * (1.0 if busy > 0.3 else 0.2),
-        statement=f"clocks of {culprit.name} are held down for {reason} {reasons[reason]:.0%} of the time, it is {busy:.0%} busy",
+        statement=(
+            f"clocks of {culprit.name} are held down for {reason} {reasons[reason]:.0%} of the time, "
+            f"it is {busy:.0%} busy"
+        ),
         values={"held_share": reasons[reason], "busy_share": busy},
-        unit="1", reproduce="nvidia-smi -q -d PERFORMANCE,CLOCK", source="collectors.nvml",
+        unit="1",
+        reproduce="nvidia-smi -q -d PERFORMANCE,CLOCK",
+        source="collectors.nvml",
         series=(f"hw.gpu.clock{{gpu={culprit.name}}}",),
-    )  # fmt: skip
+    )
 
 
 THROTTLED = FaultModel(
-    fault="accelerator.throttled", culprit="device", prior=0.08, suspects=_throttle_suspects,
-    features=(Feature("held", "metric.gpu", _held, Curve((0.1, -3.0), (0.3, 0.0), (0.6, 2.5), (0.9, 3.5)), needed=True),),
+    fault="accelerator.throttled",
+    culprit="device",
+    prior=0.08,
+    suspects=_throttle_suspects,
+    features=(
+        Feature("held", "metric.gpu", _held, Curve((0.1, -3.0), (0.3, 0.0), (0.6, 2.5), (0.9, 3.5)), needed=True),
+    ),
     headline=lambda c, f: f"{f['held'].statement}.",
     effects=("hw.gpu.clock", "hw.gpu.temperature", "hw.gpu.power"),
-    chain=("heat or power reaches its limit", "the clock is held down", "tokens come slowly"), severity="warning",
+    chain=("heat or power reaches its limit", "the clock is held down", "tokens come slowly"),
+    severity="warning",
     actions=("host.inspect_cooling",),
-)  # fmt: skip
+)
 
 
 def _xids(view: View) -> list[tuple[float, str, int]]:
     return [
-        (r.time, m.group(1), int(m.group(2))) for r in view.observation.logs
+        (r.time, m.group(1), int(m.group(2)))
+        for r in view.observation.logs
         if r.source == "kmsg" and (m := _XID.search(r.text))
-    ]  # fmt: skip
+    ]
 
 
 def _lost_suspects(view: View) -> list[Culprit]:
@@ -110,17 +132,26 @@ def _fatal_xid(view: View, culprit: Culprit) -> Finding | None:
         value=float(len(seen)),
         statement=f"the driver reported Xid {seen[-1][1]} for {culprit.name} {len(seen)} times",
         values={"xid": seen[-1][1], "reports": len(seen)},
-        unit="{event}", reproduce="dmesg -T | grep Xid; nvidia-smi", source="collectors.kmsg", kind="log", onset=seen[0][0],
-    )  # fmt: skip
+        unit="{event}",
+        reproduce="dmesg -T | grep Xid; nvidia-smi",
+        source="collectors.kmsg",
+        kind="log",
+        onset=seen[0][0],
+    )
 
 
 LOST = FaultModel(
-    fault="accelerator.lost", culprit="device", prior=0.15, suspects=_lost_suspects,
+    fault="accelerator.lost",
+    culprit="device",
+    prior=0.15,
+    suspects=_lost_suspects,
     features=(Feature("xid", "log.kernel", _fatal_xid, Curve((0.0, -3.0), (1.0, 3.5)), needed=True),),
     headline=lambda c, f: f"the device {c.name} is lost: {f['xid'].statement}.",
-    symptoms=("engine.down", "engine.errors", "proc.crash_loop", "proc.hung"), effects=("hw.gpu.utilization",),
-    chain=("the device fell off the bus or its driver failed", "everything that used it stops"), actions=("accelerator.drain",),
-)  # fmt: skip
+    symptoms=("engine.down", "engine.errors", "proc.crash_loop", "proc.hung"),
+    effects=("hw.gpu.utilization",),
+    chain=("the device fell off the bus or its driver failed", "everything that used it stops"),
+    actions=("accelerator.inspect", "accelerator.drain"),
+)
 
 
 def _full_suspects(view: View) -> list[Culprit]:
@@ -149,9 +180,11 @@ def _device_memory(view: View, culprit: Culprit) -> Finding | None:
         value=used / total,
         statement=f"{gpu} uses {size(used)} of {size(total)}, {size(own)} of it {who(culprit)}",
         values={"used_bytes": used, "limit_bytes": total, "own_bytes": own},
-        unit="By", reproduce="nvidia-smi --query-compute-apps=pid,used_memory --format=csv", source="collectors.nvml",
+        unit="By",
+        reproduce="nvidia-smi --query-compute-apps=pid,used_memory --format=csv",
+        source="collectors.nvml",
         series=(f"hw.gpu.memory.usage{{gpu={gpu}}}",),
-    )  # fmt: skip
+    )
 
 
 def _allocation_failed(view: View, culprit: Culprit) -> Finding | None:
@@ -165,21 +198,34 @@ def _allocation_failed(view: View, culprit: Culprit) -> Finding | None:
         value=float(len(lines)),
         statement=f"{len(lines)} log lines tell of a refused device allocation",
         values={"lines": len(lines)},
-        unit="{event}", reproduce="journalctl -e -g 'out of memory'", source="collectors.logfiles", kind="log", trust="text",
+        unit="{event}",
+        reproduce="journalctl -e -g 'out of memory'",
+        source="collectors.logfiles",
+        kind="log",
+        trust="text",
         onset=lines[0].time if lines else None,
-    )  # fmt: skip
+    )
 
 
 MEMORY_FULL = FaultModel(
-    fault="accelerator.memory_full", culprit="process", prior=0.08, suspects=_full_suspects,
+    fault="accelerator.memory_full",
+    culprit="process",
+    prior=0.08,
+    suspects=_full_suspects,
     features=(
-        Feature("device_memory", "metric.gpu", _device_memory, Curve((0.9, -3.0), (0.96, 0.3), (0.99, 1.0)), needed=True),
-        Feature("allocation_failed", "log.text", _allocation_failed, Curve((0.0, -2.0), (1.0, 2.0), (3.0, 3.0)), needed=True),
+        Feature(
+            "device_memory", "metric.gpu", _device_memory, Curve((0.9, -3.0), (0.96, 0.3), (0.99, 1.0)), needed=True
+        ),
+        Feature(
+            "allocation_failed", "log.text", _allocation_failed, Curve((0.0, -2.0), (1.0, 2.0), (3.0, 3.0)), needed=True
+        ),
     ),
     headline=lambda c, f: f"device memory is used up: {f['device_memory'].statement}.",
-    symptoms=("engine.errors", "engine.down"), effects=("hw.gpu.memory.usage",),
-    chain=("device memory is used up", "allocations are refused", "requests fail"), actions=("service.restart",),
-)  # fmt: skip
+    symptoms=("engine.errors", "engine.down"),
+    effects=("hw.gpu.memory.usage",),
+    chain=("device memory is used up", "allocations are refused", "requests fail"),
+    actions=("service.restart",),
+)
 
 
 def _link_suspects(view: View) -> list[Culprit]:
@@ -192,19 +238,26 @@ def _replays(view: View, culprit: Culprit) -> Finding | None:
         value=rising,
         statement=f"the PCIe link of {culprit.name} replayed {rising:.0f} packets in the window",
         values={"replays": rising},
-        unit="{error}", reproduce="nvidia-smi -q -d PCIE || nvidia-smi -q | grep -i replay", source="collectors.nvml",
+        unit="{error}",
+        reproduce="nvidia-smi -q -d PCIE || nvidia-smi -q | grep -i replay",
+        source="collectors.nvml",
         series=(f"hw.gpu.errors{{gpu={culprit.name}, kind=pcie_replay}}",),
-    )  # fmt: skip
+    )
 
 
 LINK = FaultModel(
-    fault="accelerator.link", culprit="device", prior=0.06, suspects=_link_suspects,
+    fault="accelerator.link",
+    culprit="device",
+    prior=0.06,
+    suspects=_link_suspects,
     features=(Feature("replays", "metric.gpu", _replays, Curve((1.0, -3.0), (10.0, 0.5), (100.0, 3.0)), needed=True),),
     headline=lambda c, f: f"the link of {c.name} is degraded: {f['replays'].statement}.",
-    symptoms=("accelerator.lost",), effects=("hw.gpu.errors",),
-    chain=("the link drops packets", "transfers are repeated", "the device waits for data"), severity="warning",
-    actions=("accelerator.drain",),
-)  # fmt: skip
+    symptoms=("accelerator.lost",),
+    effects=("hw.gpu.errors",),
+    chain=("the link drops packets", "transfers are repeated", "the device waits for data"),
+    severity="warning",
+    actions=("accelerator.inspect", "accelerator.drain"),
+)
 
 
 MODELS = (MEMORY_ERROR, THROTTLED, LOST, MEMORY_FULL, LINK)

@@ -45,9 +45,13 @@ def _restarted_since(view: View, change: Change) -> list[int]:
     """Processes of a changed package's name that started after the change."""
     stem = change.package.removeprefix("lib").split("-")[0]
     return [
-        pid for pid, p in view.users.items()
-        if p.start >= change.time and stem and stem in os.path.basename(p.exe or p.name) and view.cpu.get(pid, 0.0) > 0.3
-    ]  # fmt: skip
+        pid
+        for pid, p in view.users.items()
+        if p.start >= change.time
+        and stem
+        and stem in os.path.basename(p.exe or p.name)
+        and view.cpu.get(pid, 0.0) > 0.3
+    ]
 
 
 def _suspects(view: View) -> list[Culprit]:
@@ -66,7 +70,10 @@ def _precedes(view: View, culprit: Culprit) -> Finding | None:
     age = view.observation.end - change.time
     return Finding(
         value=1.0 if touched else 0.0,
-        statement=f"package {change.package} changed {age / 60:.0f} minutes ago; {len(touched)} busy processes of it started since",
+        statement=(
+            f"package {change.package} changed {age / 60:.0f} minutes ago; "
+            f"{len(touched)} busy processes of it started since"
+        ),
         values={"minutes_ago": age / 60, "processes": len(touched)},
         unit="min",
         reproduce=f"grep {change.package} /var/log/dpkg.log | tail",

@@ -93,7 +93,7 @@ DOWN = FaultModel(
     effects=("wardround.engine.up", "wardround.engine.health_time"),
     chain=("the engine does not answer", "every request to it fails"),
     severity="critical",
-    actions=("engine.restart",),
+    actions=("engine.inspect", "engine.restart"),
 )
 
 

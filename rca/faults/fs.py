@@ -113,14 +113,15 @@ FULL = FaultModel(
         Feature("writes_fail", "metric.syscalls", _writes_fail, Curve((0.0, -0.3), (0.1, 1.2), (5.0, 2.0))),
     ),
     headline=lambda c, f: (
-        f"{c.name} is full: {size(f['space_left'].values['free_bytes'] or 0)} of {size(f['space_left'].values['usable_bytes'] or 0)} are left"
+        f"{c.name} is full: {size(f['space_left'].values['free_bytes'] or 0)} of "
+        f"{size(f['space_left'].values['usable_bytes'] or 0)} are left"
         + (f"; {f['filled_by'].statement}." if "filled_by" in f else ".")
     ),
     symptoms=("proc.crash_loop", "engine.down", "engine.errors"),
     effects=("system.filesystem.usage", "linux.process.syscall.errors"),
     chain=("the filesystem fills", "writes fail with ENOSPC", "programs lose data or stop"),
     severity="critical",
-    actions=("fs.free_space", "fs.grow"),
+    actions=("fs.list_largest", "fs.free_space", "fs.grow"),
 )
 
 
@@ -180,14 +181,15 @@ INODES = FaultModel(
         Feature("writes_fail", "metric.syscalls", _writes_fail, Curve((0.0, -0.3), (0.1, 1.2), (5.0, 2.0))),
     ),
     headline=lambda c, f: (
-        f"{c.name} has no inodes left ({f['inodes_left'].values['free']:.0f} of {f['inodes_left'].values['inodes']:.0f}) though it has space"
+        f"{c.name} has no inodes left ({f['inodes_left'].values['free']:.0f} of "
+        f"{f['inodes_left'].values['inodes']:.0f}) though it has space"
         + (f"; {f['filled_by'].statement}." if "filled_by" in f else ".")
     ),
     symptoms=("proc.crash_loop", "engine.down"),
     effects=("linux.filesystem.inodes", "linux.process.syscall.errors"),
     chain=("very many small files", "no inode is left", "new files fail with ENOSPC"),
     severity="critical",
-    actions=("fs.free_space",),
+    actions=("fs.list_largest", "fs.free_space"),
 )
 
 
@@ -250,7 +252,10 @@ def _fs_errors(view: View, culprit: Culprit) -> Finding | None:
         return None
     return Finding(
         value=count + len(lines),
-        statement=f"{device} has recorded {count:.0f} filesystem errors ({risen:.0f} in the window); the kernel logged {len(lines)}",
+        statement=(
+            f"{device} has recorded {count:.0f} filesystem errors ({risen:.0f} in the window); "
+            f"the kernel logged {len(lines)}"
+        ),
         values={"errors": count, "errors_in_window": risen, "logged": len(lines)},
         unit="{error}",
         reproduce=f"cat /sys/fs/ext4/{device}/errors_count; dmesg -T | grep {device}",
@@ -279,7 +284,7 @@ READONLY = FaultModel(
     effects=("linux.filesystem.readonly", "linux.filesystem.errors"),
     chain=("the filesystem met an error", "the kernel remounted it read-only", "every write fails with EROFS"),
     severity="critical",
-    actions=("fs.fsck_and_remount",),
+    actions=("fs.inspect_errors", "fs.fsck_and_remount"),
 )
 
 

@@ -14,7 +14,8 @@ from wardround.models.records import LogRecord
 
 _MACHINE_CHECK = re.compile(r"\[Hardware Error\]|mce: .*(?:Machine check|hardware error)|EDAC .* (?:CE|UE) ")
 _DISK = re.compile(
-    r"(?:SMART|nvme)[^\n]*(?:FAILING|failure prediction|critical warning|prefail)|Device: /dev/(\S+?)[, ].*(?:FAILED|Prefailure|uncorrectable)"
+    r"(?:SMART|nvme)[^\n]*(?:FAILING|failure prediction|critical warning|prefail)|"
+    r"Device: /dev/(\S+?)[, ].*(?:FAILED|Prefailure|uncorrectable)"
 )
 
 
@@ -46,7 +47,10 @@ def _memory_errors(view: View, culprit: Culprit) -> Finding | None:
     lines = _checks(view)
     return Finding(
         value=3 * ue + ce + len(lines),
-        statement=f"{culprit.name}: {ue:.0f} uncorrectable errors, {ce:.0f} corrected in the window, {len(lines)} machine-check reports",
+        statement=(
+            f"{culprit.name}: {ue:.0f} uncorrectable errors, {ce:.0f} corrected in the window, "
+            f"{len(lines)} machine-check reports"
+        ),
         values={"uncorrectable": ue, "corrected_in_window": ce, "reports": len(lines)},
         unit="{error}",
         reproduce="grep . /sys/devices/system/edac/mc/mc*/[cu]e_count; dmesg -T | grep -i 'hardware error'",

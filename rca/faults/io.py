@@ -286,7 +286,9 @@ def _little_offered(view: View, culprit: Culprit) -> Finding | None:
     load = max(moved / 50e6, requests / 500.0, depth / 8.0)
     return Finding(
         value=load,
-        statement=f"{culprit.name} is offered {requests:.0f} requests and {size(moved)} a second, {depth:.1f} in flight",
+        statement=(
+            f"{culprit.name} is offered {requests:.0f} requests and {size(moved)} a second, {depth:.1f} in flight"
+        ),
         values={"requests": requests, "bytes": moved, "in_flight": depth},
         unit="{operation}/s",
         reproduce=f"iostat -x {culprit.name} 1 5",
@@ -309,7 +311,9 @@ def _users_wait(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{view.name(users[0])} (pid {users[0]}) waits for I/O {min(wait, 1.0):.0%} of the time",
         values={"waiting_share": min(wait, 1.0)},
         unit="1",
-        reproduce=f"cat /proc/{users[0]}/wchan; awk '{{print $42}}' /proc/{users[0]}/stat   # ticks waited for block I/O",
+        reproduce=(
+            f"cat /proc/{users[0]}/wchan; awk '{{print $42}}' /proc/{users[0]}/stat   # ticks waited for block I/O"
+        ),
         source="collectors.process",
         series=(f"linux.process.blkio_delay{{pid={users[0]}}}",),
     )
@@ -359,7 +363,8 @@ LATENCY = FaultModel(
         Feature("io_pressure", "metric.block", pressure("io"), Curve((0.01, -1.0), (0.1, 0.0), (0.4, 0.8))),
     ),
     headline=lambda c, f: (
-        f"{c.name} answers slowly though little is asked of it: {f['request_time'].statement.partition(': ')[2] or f['request_time'].statement}."
+        f"{c.name} answers slowly though little is asked of it: "
+        f"{f['request_time'].statement.partition(': ')[2] or f['request_time'].statement}."
     ),
     symptoms=("proc.hung", "net.backlog", "engine.down", "fs.readonly"),
     effects=("system.disk.operation_time", "linux.psi.io.some", "linux.disk.latency", "linux.process.blkio_delay"),

@@ -20,12 +20,16 @@ _LOCKUP = re.compile(
 )
 _HUNG = re.compile(r"INFO: task (\S+?):(\d+) blocked (?:in I/O wait )?for more than (\d+) seconds")
 _DEADLOCK = re.compile(
-    r"possible (?:circular locking|recursive locking)|INFO: task (\S+?):(\d+) is blocked on a (?:mutex|rw-semaphore)[^\n]*likely owned by task (\S+?):(\d+)"
+    r"possible (?:circular locking|recursive locking)|"
+    r"INFO: task (\S+?):(\d+) is blocked on a (?:mutex|rw-semaphore)[^\n]*likely owned by task (\S+?):(\d+)"
 )
 
 
 def _lines(view: View, pattern: re.Pattern[str]) -> list[LogRecord]:
-    """Kernel log lines since boot that match; only the kernel's own ring is believed, since anyone may write a log file."""
+    """Kernel log lines since boot that match.
+
+    Only the kernel's own ring is believed, since anyone may write a log file.
+    """
     return [
         r for r in view.observation.logs if r.source == "kmsg" and r.unit in ("", "kernel") and pattern.search(r.text)
     ]
@@ -76,9 +80,15 @@ def _logged(pattern: re.Pattern[str], what: str) -> Feature:
 
 
 def _fault(
-    fault: str, pattern: re.Pattern[str], what: str, kind: CulpritKind, chain: tuple[str, ...], actions: tuple[str, ...],
-    symptoms: tuple[str, ...] = ("proc.hung", "proc.crash_loop", "engine.down"), severity: SeverityLevel = "critical",
-) -> FaultModel:  # fmt: skip
+    fault: str,
+    pattern: re.Pattern[str],
+    what: str,
+    kind: CulpritKind,
+    chain: tuple[str, ...],
+    actions: tuple[str, ...],
+    symptoms: tuple[str, ...] = ("proc.hung", "proc.crash_loop", "engine.down"),
+    severity: SeverityLevel = "critical",
+) -> FaultModel:
     return FaultModel(
         fault=fault,
         culprit=kind,
@@ -97,10 +107,13 @@ def _fault(
 
 
 _NULL = re.compile(
-    r"BUG: kernel NULL pointer dereference|Unable to handle kernel NULL pointer|unable to handle page fault for address: 0{8,}"
+    r"BUG: kernel NULL pointer dereference|Unable to handle kernel NULL pointer|"
+    r"unable to handle page fault for address: 0{8,}"
 )
 _CORRUPTION = re.compile(
-    r"list_(?:add|del) corruption|KASAN: |slab-use-after-free|BUG \S+ \(.*\): (?:Poison|Redzone|Object)|general protection fault|double free|stack-protector"
+    r"list_(?:add|del) corruption|KASAN: |slab-use-after-free|"
+    r"BUG \S+ \(.*\): (?:Poison|Redzone|Object)|"
+    r"general protection fault|double free|stack-protector"
 )
 _REFCOUNT = re.compile(r"refcount_t: (?:underflow|overflow|saturated|addition on 0)|atomic64? leak")
 _NO_MEMORY = re.compile(r"Kernel panic - not syncing: (?:Out of memory|System is deadlocked on memory)")
@@ -126,9 +139,14 @@ def _blocked(view: View, culprit: Culprit) -> Finding | None:
     )
 
 
-_HUNG_TASK = _fault("kernel.hung_task", _HUNG, "a hung task", "kernel_task",
-                    ("a task sleeps in the kernel", "what it waits for does not come", "its callers wait too"),
-                    ("process.capture_stacks", "host.collect_vmcore"))  # fmt: skip
+_HUNG_TASK = _fault(
+    "kernel.hung_task",
+    _HUNG,
+    "a hung task",
+    "kernel_task",
+    ("a task sleeps in the kernel", "what it waits for does not come", "its callers wait too"),
+    ("process.capture_stacks", "host.collect_vmcore"),
+)
 HUNG_TASK = FaultModel(
     fault=_HUNG_TASK.fault,
     culprit=_HUNG_TASK.culprit,
@@ -148,19 +166,64 @@ HUNG_TASK = FaultModel(
 _DUMP = ("host.collect_vmcore", "host.update_kernel")
 
 MODELS = (
-    _fault("kernel.null_dereference", _NULL, "a null-pointer dereference", "kernel_function",
-           ("the kernel followed a null pointer", "the task died inside the kernel", "its locks may be held for ever"), _DUMP),
-    _fault("kernel.memory_corruption", _CORRUPTION, "corrupted memory", "kernel_function",
-           ("kernel memory was overwritten or used after it was freed", "any later use can fail"), _DUMP),
-    _fault("kernel.deadlock", _DEADLOCK, "a lock cycle", "kernel_task",
-           ("tasks hold each other's locks", "none can go on"), _DUMP, symptoms=("proc.hung", "kernel.hung_task", "engine.down")),
-    _fault("kernel.lockup", _LOCKUP, "a CPU that does not schedule", "kernel_function",
-           ("a CPU spins in the kernel", "nothing else runs on it"), _DUMP, symptoms=("cpu.saturation", "proc.hung", "engine.down")),
+    _fault(
+        "kernel.null_dereference",
+        _NULL,
+        "a null-pointer dereference",
+        "kernel_function",
+        ("the kernel followed a null pointer", "the task died inside the kernel", "its locks may be held for ever"),
+        _DUMP,
+    ),
+    _fault(
+        "kernel.memory_corruption",
+        _CORRUPTION,
+        "corrupted memory",
+        "kernel_function",
+        ("kernel memory was overwritten or used after it was freed", "any later use can fail"),
+        _DUMP,
+    ),
+    _fault(
+        "kernel.deadlock",
+        _DEADLOCK,
+        "a lock cycle",
+        "kernel_task",
+        ("tasks hold each other's locks", "none can go on"),
+        _DUMP,
+        symptoms=("proc.hung", "kernel.hung_task", "engine.down"),
+    ),
+    _fault(
+        "kernel.lockup",
+        _LOCKUP,
+        "a CPU that does not schedule",
+        "kernel_function",
+        ("a CPU spins in the kernel", "nothing else runs on it"),
+        _DUMP,
+        symptoms=("cpu.saturation", "proc.hung", "engine.down"),
+    ),
     HUNG_TASK,
-    _fault("kernel.refcount", _REFCOUNT, "a broken reference count", "kernel_function",
-           ("a count went below zero or over its limit", "an object is freed too early or never"), _DUMP),
-    _fault("kernel.out_of_memory", _NO_MEMORY, "a panic for lack of memory", "kernel_function",
-           ("no memory could be freed", "the kernel gave up"), _DUMP),
-    _fault("kernel.panic_requested", _REQUESTED, "a crash that was asked for", "host",
-           ("someone or a setting asked for the crash",), ("host.collect_vmcore",), symptoms=()),
-)  # fmt: skip
+    _fault(
+        "kernel.refcount",
+        _REFCOUNT,
+        "a broken reference count",
+        "kernel_function",
+        ("a count went below zero or over its limit", "an object is freed too early or never"),
+        _DUMP,
+    ),
+    _fault(
+        "kernel.out_of_memory",
+        _NO_MEMORY,
+        "a panic for lack of memory",
+        "kernel_function",
+        ("no memory could be freed", "the kernel gave up"),
+        _DUMP,
+    ),
+    _fault(
+        "kernel.panic_requested",
+        _REQUESTED,
+        "a crash that was asked for",
+        "host",
+        ("someone or a setting asked for the crash",),
+        ("host.collect_vmcore",),
+        symptoms=(),
+    ),
+)

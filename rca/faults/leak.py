@@ -47,7 +47,10 @@ def _leak_suspects(view: View) -> list[Culprit]:
 
 
 def _growing(view: View, culprit: Culprit) -> Finding | None:
-    """How even the growth is: the lesser step between the floors of the thirds against their mean; 1 is a straight line."""
+    """How even the growth is: the lesser step between the floors of the thirds against their mean.
+
+    1 is a straight line.
+    """
     _, level = anon_levels(view, culprit.pid or 0)
     if len(level) < 6 or level[-1] <= 0:
         return None
@@ -97,12 +100,17 @@ def _time_left(view: View, culprit: Culprit) -> Finding | None:
     limit = f"the limit of {space.cgroup}" if space.cgroup else "the host's memory"
     return Finding(
         value=left,
-        statement=f"at this speed {limit} ({size(space.limit)}, {size(space.free)} free) is reached in {left / 60:.0f} minutes",
+        statement=(
+            f"at this speed {limit} ({size(space.limit)}, {size(space.free)} free) "
+            f"is reached in {left / 60:.0f} minutes"
+        ),
         values={"seconds_left": left, "minutes_left": left / 60, "limit_bytes": space.limit, "free_bytes": space.free},
         unit="s",
         reproduce="grep -E 'MemTotal|MemAvailable' /proc/meminfo"
         if space.cgroup is None
-        else f"cat /sys/fs/cgroup/memory{space.cgroup}/memory.usage_in_bytes /sys/fs/cgroup{space.cgroup}/memory.current",
+        else (
+            f"cat /sys/fs/cgroup/memory{space.cgroup}/memory.usage_in_bytes /sys/fs/cgroup{space.cgroup}/memory.current"
+        ),
         source="collectors.process",
         kind="test",
     )

@@ -84,7 +84,9 @@ def _at_limit(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{culprit.name} fills {share:.0%} of its {size(limit)}",
         values={"share": share, "limit_bytes": limit},
         unit="1",
-        reproduce=f"cat /sys/fs/cgroup/memory{culprit.name}/memory.usage_in_bytes /sys/fs/cgroup{culprit.name}/memory.current",
+        reproduce=(
+            f"cat /sys/fs/cgroup/memory{culprit.name}/memory.usage_in_bytes /sys/fs/cgroup{culprit.name}/memory.current"
+        ),
         source="collectors.cgroup",
         series=(f"linux.cgroup.memory.usage{{cgroup={culprit.name}}}",),
     )
@@ -97,7 +99,9 @@ def _major_faults(view: View, culprit: Culprit) -> Finding | None:
     swapped = float(np.nan_to_num(view.vmstat("pswpin")))
     return Finding(
         value=rate + swapped,
-        statement=f"its processes take {rate:.0f} major faults a second; the host swaps in {swapped:.0f} pages a second",
+        statement=(
+            f"its processes take {rate:.0f} major faults a second; the host swaps in {swapped:.0f} pages a second"
+        ),
         values={"major_faults": rate, "swapped_in": swapped},
         unit="{fault}/s",
         reproduce="vmstat 1 5   # columns si bi; ps -eo pid,maj_flt,comm --sort=-maj_flt | head",
@@ -125,7 +129,8 @@ THRASHING = FaultModel(
     ),
     headline=lambda c, f: (
         f"the working set of {c.name} does not fit: at {f['at_limit'].value:.0%} of "
-        f"{size(f['at_limit'].values['limit_bytes'] or 0)} it reads back {f['refaults'].value:.0f} evicted pages a second."
+        f"{size(f['at_limit'].values['limit_bytes'] or 0)} it reads back "
+        f"{f['refaults'].value:.0f} evicted pages a second."
     ),
     symptoms=("mem.exhaustion", "io.saturation", "io.latency", "proc.hung", "cpu.saturation", "net.backlog", "mem.oom"),
     effects=("linux.psi.memory.some", "linux.psi.io.some", "linux.cgroup.memory.faults", "system.disk.io"),
@@ -171,7 +176,9 @@ def _little_left(view: View, culprit: Culprit) -> Finding | None:
         unit="By",
         reproduce="free -m"
         if space.cgroup is None
-        else f"cat /sys/fs/cgroup/memory{space.cgroup}/memory.usage_in_bytes /sys/fs/cgroup{space.cgroup}/memory.current",
+        else (
+            f"cat /sys/fs/cgroup/memory{space.cgroup}/memory.usage_in_bytes /sys/fs/cgroup{space.cgroup}/memory.current"
+        ),
         source="collectors.memory" if space.cgroup is None else "collectors.cgroup",
         series=("system.memory.usage{state=available}",)
         if space.cgroup is None
@@ -216,7 +223,10 @@ def _steady(view: View, culprit: Culprit) -> Finding | None:
 
 
 def _read_back(view: View, culprit: Culprit) -> Finding | None:
-    """Refaults where it lives: memory that is evicted and needed again is a working set too large, not just held memory."""
+    """Refaults where it lives.
+
+    Memory that is evicted and needed again is a working set too large, not just held memory.
+    """
     return _refault_rate(view, Culprit("cgroup", _scope(view, culprit) or "/"))
 
 

@@ -95,7 +95,10 @@ def _refused_not_lost(view: View, culprit: Culprit) -> Finding | None:
     value = 1.0 if overflows > 0.2 * lost else share
     return Finding(
         value=value,
-        statement=f"{handshakes:.0f} of the {lost:.0f} retransmissions were of handshakes; {overflows:.0f} connections overflowed an accept queue",
+        statement=(
+            f"{handshakes:.0f} of the {lost:.0f} retransmissions were of handshakes; "
+            f"{overflows:.0f} connections overflowed an accept queue"
+        ),
         values={"handshakes": handshakes, "retransmitted": lost, "overflows": overflows},
         unit="{segment}",
         reproduce=f"{enter(view, netns)}nstat -az TcpExtTCPSynRetrans TcpExtListenOverflows",
@@ -225,7 +228,8 @@ LATENCY = FaultModel(
         Feature("cpu_pressure", "metric.cpu", pressure("cpu"), Curve((0.5, 0.2), (0.8, -0.5), (0.95, -1.5))),
     ),
     headline=lambda c, f: (
-        f"the path of {c.name} to {c.label('peer')} is slow: a round trip takes {1e3 * (f['round_trip'].values['rtt_seconds'] or 0):.0f} ms without loss."
+        f"the path of {c.name} to {c.label('peer')} is slow: "
+        f"a round trip takes {1e3 * (f['round_trip'].values['rtt_seconds'] or 0):.0f} ms without loss."
     ),
     symptoms=("net.backlog", "engine.down"),
     effects=("linux.tcp.peer.rtt",),

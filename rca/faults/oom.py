@@ -54,11 +54,12 @@ def _oom_suspects(view: View) -> list[Culprit]:
         by_name.setdefault(kill.name, []).append(kill)
     suspects = [_killed_culprit(view, group) for group in by_name.values()]
     if not suspects:
-        for path in view.window.entities("linux.cgroup.memory.events", "cgroup", key="oom_kill"):
-            if rise(view, "linux.cgroup.memory.events", cgroup=path, key="oom_kill") > 0 and (
-                p := largest_in(view, path)
-            ):
-                suspects.append(process_culprit(p))
+        suspects = [
+            process_culprit(p)
+            for path in view.window.entities("linux.cgroup.memory.events", "cgroup", key="oom_kill")
+            if rise(view, "linux.cgroup.memory.events", cgroup=path, key="oom_kill") > 0
+            and (p := largest_in(view, path))
+        ]
     return suspects[:3]
 
 
@@ -80,7 +81,8 @@ def _killed(view: View, culprit: Culprit) -> Finding | None:
     return Finding(
         value=_present(view, last),
         statement=(
-            f"the OOM killer ended {culprit.name} {number} times, last {age:.0f} s ago, with {size(anon)} of private memory"
+            f"the OOM killer ended {culprit.name} {number} times, last {age:.0f} s ago, "
+            f"with {size(anon)} of private memory"
         ),
         values={"kills": number, "seconds_ago": age, "anon_bytes": anon},
         unit="{kill}",

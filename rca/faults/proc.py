@@ -93,7 +93,7 @@ FD_EXHAUSTION = FaultModel(
     effects=("process.open_file_descriptor.count", "linux.process.syscall.errors", "linux.tcp.listen.queue"),
     chain=("files or sockets are opened and not closed", "the limit is reached", "open, accept and connect fail"),
     severity="critical",
-    actions=("process.raise_fd_limit", "service.restart"),
+    actions=("process.list_files", "process.raise_fd_limit", "service.restart"),
 )
 
 
@@ -146,7 +146,7 @@ ZOMBIES = FaultModel(
     effects=("linux.processes.zombie", "linux.tasks.count"),
     chain=("children exit", "their parent never waits for them", "each keeps its pid until the table is full"),
     severity="warning",
-    actions=("process.signal_parent_reap", "service.restart"),
+    actions=("process.signal_parent_reap", "service.restart", "process.terminate"),
 )
 
 

@@ -95,7 +95,8 @@ BACKLOG = FaultModel(
         ),
     ),
     headline=lambda c, f: (
-        f"{who(c)} does not accept connections on {c.label('listen')} fast enough: its queue is {f['queue_full'].value:.0%} full"
+        f"{who(c)} does not accept connections on {c.label('listen')} fast enough: "
+        f"its queue is {f['queue_full'].value:.0%} full"
         + (f" and {f['overflows'].values['overflows']:.0f} were dropped." if "overflows" in f else ".")
     ),
     symptoms=("engine.down", "net.loss", "net.latency"),
@@ -137,7 +138,10 @@ def _ports_suspects(view: View) -> list[Culprit]:
 
 
 def _caller(view: View, netns: str) -> int | None:
-    """Where closed connections no longer name their owner: who fails to get a port, else who is busiest in the namespace."""
+    """Where closed connections no longer name their owner.
+
+    Who fails to get a port, else who is busiest in the namespace.
+    """
     failing = {pid: r for pid, r in syscall_errors(view, "EADDRNOTAVAIL").items() if pid in view.users}
     if failing:
         return max(failing, key=lambda pid: failing[pid])
