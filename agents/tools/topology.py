@@ -59,7 +59,9 @@ def neighbours(case: Case, arguments: EntityArguments) -> list[Evidence]:
     if not links:
         return []
     shown = ", ".join(links[:MOST]) + (f" and {len(links) - MOST} more" if len(links) > MOST else "")
-    statement = f"{arguments.entity} is linked to {len(links)} things: {shown}"
+    found = case.view.processes.get(int(arguments.entity)) if arguments.entity.isdigit() else None
+    name = f"{found.name} (pid {found.pid})" if found is not None else arguments.entity
+    statement = f"{name} is linked to {len(links)} things: {shown}"
     values: dict[str, Number] = {"links": len(links), "not_shown": max(len(links) - MOST, 0)}
     return [_evidence(case, f"neighbours|{arguments.entity}", statement, values, "systemd-cgls; lsblk; ss -tnp")]
 
