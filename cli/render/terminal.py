@@ -157,7 +157,7 @@ class Report:
     def _coverage(self) -> None:
         coverage = self.document.coverage
         limited = [each for each in coverage.skipped if each.enable]
-        absent = [words.short_name(each.name) for each in coverage.skipped if not each.enable]
+        others = [each for each in coverage.skipped if not each.enable]
         ran = _some([words.short_name(name) for name in coverage.ran], 99 if self.verbose else 8)
         looked = f"Looked at: {ran or 'nothing'}."
         self.console.print()
@@ -169,8 +169,12 @@ class Report:
             )
         if len(limited) > self.most:
             self._text(f"and {len(limited) - self.most} more not seen; -v or `diagnose doctor` lists them", 2, "dim")
-        if absent:
-            self._text(f"Not on this host: {_some(absent, 8)}.", 0, "dim", 2)
+        if others and self.verbose:
+            for each in others:
+                self._text(f"Left out: {words.short_name(each.name)}: {words.plain(each.reason)}", 0, "dim", 2)
+        elif others:
+            names = _some([words.short_name(each.name) for each in others], 8)
+            self._text(f"Left out, -v says why: {names}.", 0, "dim", 2)
         if self.document.verification.note:
             self._text(words.plain(self.document.verification.note), 0, "dim")
         usage = self.document.usage

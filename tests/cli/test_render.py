@@ -46,7 +46,7 @@ def test_the_first_screen_tells_cause_culprit_onset_evidence_and_commands():
         "api (pid 4121) is stopped", "cgroup /shop/api (pid 4121)", "cpu.throttling", "11:05:21 UTC, for 1 min 49 s",
         "$ cat /sys/fs/cgroup/shop/api/cpu.stat", "threads throttled", "Also:", "/var/lib/shop has no space left",
         "mem.leak of cached (pid 77) (12 %)", "Ruled out", "mem.thrashing", "nothing was changed", "R1", "undo:",
-        "Not seen: ebpf.runqlat: not permitted to load programs → run as root", "Not on this host: nvml",
+        "Not seen: ebpf.runqlat: not permitted to load programs → run as root", "Left out, -v says why: nvml",
         "no language model is configured",
     ):  # fmt: skip
         assert part in shown
@@ -92,6 +92,7 @@ def test_verbose_leaves_no_evidence_out():
     diagnosis = replace(samples.problem(), hypotheses=(cause,), evidence=tuple(evidence))
     assert "4 more with -v" in terminal(diagnosis)
     assert all(each.statement in terminal(diagnosis, verbose=True) for each in evidence)
+    assert "Left out: nvml: no NVIDIA driver on this host" in terminal(diagnosis, verbose=True)
 
 
 def test_colour_is_an_addition_never_the_only_sign():
