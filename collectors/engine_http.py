@@ -42,7 +42,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "tgi_batch_current_size": ("gen_ai.server.requests.running", ""),
     "tgi_queue_size": ("gen_ai.server.requests.waiting", ""),
 }
-Connect = Callable[[], socket.socket]
+Connect = Callable[[socket.AddressFamily], socket.socket]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ def check(host: str, port: int, kind: str, *, metrics: bool = False, connect: Co
 
 
 def _get(host: str, port: int, path: str, connect: Connect) -> tuple[int, bytes]:
-    with connect() as link:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with connect(family) as link:
         link.settimeout(PATIENCE)
         link.connect((host, port))
         connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)

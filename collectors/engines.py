@@ -53,7 +53,8 @@ def configured(environment: Mapping[str, str]) -> list[tuple[str, int]]:
         try:
             parts = urlsplit(text.strip() if "//" in text else f"//{text.strip()}")
             if parts.hostname:
-                found.append((parts.hostname, parts.port or 80))
+                host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+                found.append((host, parts.port or 80))
         except ValueError:
             continue
     return found
@@ -70,10 +71,10 @@ def _connector(pid: int | None, netns: int, roots: Roots) -> Connect | None:
         return None
     space = Namespace(netns, f"{roots.proc}/{pid}/ns/net", pid, False)
 
-    def connect() -> socket.socket:
+    def connect(family: socket.AddressFamily) -> socket.socket:
         visitor = Visitor()
         try:
-            made = visitor.visit([space], lambda _: socket.socket())
+            made = visitor.visit([space], lambda _: socket.socket(family))
         finally:
             visitor.close()
         if netns not in made:

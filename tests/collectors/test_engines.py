@@ -139,7 +139,7 @@ def test_a_configured_engine_that_is_not_there_is_down():
 def test_addresses_that_are_none_are_left_out():
     """Typing errors in the setting cost only themselves."""
     text = "http://127.0.0.1:8080, ,localhost:11434,http://[::1]:9/x,http://[bad,http://h:notaport"
-    assert configured({"WARDROUND_ENGINES": text}) == [("127.0.0.1", 8080), ("localhost", 11434), ("::1", 9)]
+    assert configured({"WARDROUND_ENGINES": text}) == [("127.0.0.1", 8080), ("127.0.0.1", 11434), ("::1", 9)]
 
 
 def test_a_port_that_does_not_speak_http_lives():
@@ -155,6 +155,13 @@ def test_a_port_that_does_not_speak_http_lives():
         os.waitpid(child, 0)
     assert health.answers
     assert health.detail == "does not speak plain HTTP"
+
+
+def test_an_ipv6_address_is_asked_as_one():
+    """Nobody there: refused, not a wrong address family."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+    assert "refused" in check("::1", port, "").detail
 
 
 def test_metrics_of_the_engines_come_under_common_names():
