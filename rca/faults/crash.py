@@ -198,7 +198,7 @@ CRASH_LOOP = FaultModel(
     effects=("system.process.created",),
     chain=("the program dies", "its supervisor starts it again", "it dies of the same cause"),
     severity="critical",
-    actions=("service.stop_restart_loop", "host.inspect_coredump"),
+    actions=("service.inspect_failure", "host.inspect_coredump", "service.stop_restart_loop"),
 )
 
 

@@ -184,7 +184,7 @@ HUNG = FaultModel(
     effects=("process.cpu.time", "linux.tcp.listen.queue"),
     chain=("the process stands still", "what depends on it waits"),
     severity="critical",
-    actions=("process.continue", "process.capture_stacks", "service.restart"),
+    actions=("process.continue", "process.capture_stacks", "service.restart", "process.terminate"),
 )
 
 

@@ -142,7 +142,7 @@ OOM = FaultModel(
     effects=("linux.vmstat", "linux.cgroup.memory.events", "linux.psi.memory.some"),
     chain=("memory ran out", "the kernel chose a victim by its size", "its work is lost"),
     severity="critical",
-    actions=("cgroup.set_memory_limit", "service.restart"),
+    actions=("service.inspect_failure", "cgroup.set_memory_limit", "service.restart"),
 )
 
 
