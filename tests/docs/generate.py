@@ -15,7 +15,10 @@ def faults() -> str:
     out = [
         "# Faults",
         "",
-        "What Wardround can name on one host, and how it judges. A question marked **needed** must be answered in favour",
+        (
+            "What Wardround can name on one host, and how it judges. "
+            "A question marked **needed** must be answered in favour"
+        ),
         "before the fault is called confirmed. Symptoms are listed under their cause. Generated from `rca/faults/`.",
         "",
     ]
@@ -42,8 +45,7 @@ def metrics() -> str:
         "| name | unit | kind | labels | what |",
         "|---|---|---|---|---|",
     ]
-    for m in METRICS.values():
-        out.append(f"| `{m.name}` | {m.unit} | {m.kind} | {' '.join(m.labels)} | {m.about} |")
+    out += [f"| `{m.name}` | {m.unit} | {m.kind} | {' '.join(m.labels)} | {m.about} |" for m in METRICS.values()]
     return "\n".join(out) + "\n"
 
 
