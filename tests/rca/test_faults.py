@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.rca.builder import CPUS, START, HostBuilder, process
 from tests.rca.judge import first, judge
 from wardround.models.records import LogRecord
-from wardround.models.topology import Cgroup, FutexWait, Thread
+from wardround.models.topology import Cgroup, FutexWait, Socket, Thread
 
 MIB = 2.0**20
 
@@ -131,8 +131,6 @@ def test_all_threads_asleep_on_their_own_locks_is_a_deadlock() -> None:
 
 def test_a_stopped_process_is_hung_and_its_full_queue_a_symptom() -> None:
     """One cause, its effect listed under it."""
-    from wardround.models.topology import Socket
-
     builder = HostBuilder().runs(process(800, "httpd", state="T"))
     builder.after["sockets"] = (Socket("listen", "0.0.0.0:80", "", 0, 800, 129, 128),)
     builder.level("linux.tcp.listen.queue", 129, address="0.0.0.0:80", netns="")
