@@ -13,6 +13,7 @@ from rca.faults import all_models
 from rca.model import FaultModel
 from rca.view import View
 from tests.rca.builder import HostBuilder, process
+from tests.rca.judge import judge
 from wardround.models.metrics import METRICS
 
 MODELS = all_models()
@@ -51,8 +52,6 @@ def test_a_model_survives_a_host_of_which_little_is_known(model: FaultModel) -> 
 
 def test_a_quiet_host_has_nothing_to_report() -> None:
     """No hypothesis stands on an idle host with some processes."""
-    from tests.rca.judge import judge
-
     builder = HostBuilder()
     for pid in range(100, 120):
         builder.runs(process(pid, f"daemon{pid}"), cpu=0.001)
