@@ -138,7 +138,7 @@ class Daemon:
         self.ticks = 0
         self.missed = 0
         self._upkeep_due = 0.0
-        self._anew_from = MOST_SERIES
+        self._anew_from = 0
 
     def run(self, stop: StopSignal, notifier: Notifier, seconds: float | None = None) -> None:
         """Tick once a second until stopped or `seconds` have passed; ticks that come too late are counted, left out."""
@@ -189,7 +189,7 @@ class Daemon:
         if now < self._upkeep_due:
             return
         self._upkeep_due = now + UPKEEP
-        if len(self.sampler.catalogue) > self._anew_from:
+        if len(self.sampler.catalogue) > max(MOST_SERIES, self._anew_from):
             self._begin_anew()
         gc.collect()
         notifier.send(f"STATUS={self.summary()}")
@@ -206,7 +206,7 @@ class Daemon:
         self.history.move_to(catalogue)
         for follower in self.followers:
             follower.move_to(catalogue)
-        self._anew_from = max(MOST_SERIES, 2 * len(catalogue))  # the ring itself may hold many
+        self._anew_from = 2 * len(catalogue)  # the ring itself may hold many
         self.sampler = Sampler(catalogue, interval=INTERVAL)
         self.sampler.start()
 
