@@ -116,3 +116,21 @@ def test_without_a_usable_checkpoint_the_round_starts_over(settings: Settings, t
         (settings.state_dir / f"checkpoints.sqlite{suffix}").unlink(missing_ok=True)
     diagnosis = resume(unfinished(settings.state_dir)[0], settings)
     assert diagnosis.hypotheses[0].fault == "cpu.throttling"
+
+
+def test_a_round_that_ends_its_process_every_time_is_dropped_in_the_end(settings: Settings, tmp_path: Path) -> None:
+    run_id = new_id("run")
+    assert _in_child(_dying(settings, run_id, 10), tmp_path / "out") == signal.SIGKILL
+    tries = 0
+    while unfinished(settings.state_dir):
+        tries += 1
+        assert _in_child(_dying(settings, run_id, 3), tmp_path / "out") == signal.SIGKILL
+    assert tries == 3
+    assert list((settings.state_dir / "rounds").iterdir()) == []
+
+
+def test_a_round_of_last_month_is_dropped(settings: Settings, tmp_path: Path) -> None:
+    assert _in_child(_dying(settings, new_id("run"), 10), tmp_path / "out") == signal.SIGKILL
+    (left,) = unfinished(settings.state_dir)
+    os.utime(left, (1_000_000_000, 1_000_000_000))
+    assert unfinished(settings.state_dir) == ()

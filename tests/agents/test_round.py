@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 from agents.events import RoundEvent
 from agents.round import run_round, unfinished, without_run
@@ -131,6 +134,24 @@ def test_a_full_or_read_only_state_folder_costs_a_note_and_no_diagnosis(
         _same_finding(run_round(observations.throttled(), settings.model_copy(update={"state_dir": small})))
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_disk_that_fills_in_the_middle_costs_a_note_and_no_diagnosis(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    plain = SqliteSaver.put
+
+    def put(saver: SqliteSaver, *args: Any, **kwargs: Any) -> Any:
+        nonlocal written
+        written += 1
+        if written > 4:
+            raise sqlite3.OperationalError("database or disk is full")
+        return plain(saver, *args, **kwargs)
+
+    monkeypatch.setattr(SqliteSaver, "put", put)
+    _same_finding(run_round(observations.throttled(), settings))
+    assert written > 4
 
 
 def test_a_damaged_checkpoint_file_is_replaced(settings: Settings) -> None:
