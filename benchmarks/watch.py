@@ -5,7 +5,7 @@
 All three run at the same time on this host. CPU is what the process tree used (user and system time from /proc, reaped
 children included), as a share of one core and per series and second; memory is the sum of the tree's smaps_rollup,
 median and highest. Our segment writer runs every 20 s here instead of every five minutes, so that it is seen, and its
-CPU is told apart and scaled to five minutes. It cannot see what eBPF programs cost the programs they trace, nor what
+CPU is told apart and scaled to five minutes. Our series are those seen in the last ten seconds. It cannot see what eBPF programs cost the programs they trace, nor what
 an idle host would cost: run it on a quiet one.
 """
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 INTERVAL = 1.0
 SETTLED = 5  # ticks after which start-up's objects are final
+LIVE = 10.0  # seconds without a value after which a series no longer counts as one
 UPKEEP = 60.0  # seconds between garbage collections and status lines
 MOST_SERIES = 30_000  # names of vanished series add up (about 0.5 kB each): then sampler and catalogue begin anew
 
@@ -215,7 +216,7 @@ class Daemon:
         parts = [
             f"{self.ticks} ticks ({self.missed} missed)",
             f"{len(coverage.ran)} collectors ({len(coverage.skipped)} skipped)",
-            f"{self.ring.series(UPKEEP)} series",
+            f"{self.ring.series(LIVE)} series",
         ]
         parts.append(f"history not written: {self.history.failing}" if self.history.failing else "history kept")
         return ", ".join(parts)
