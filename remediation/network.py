@@ -20,8 +20,9 @@ class Backlog(Params):
 
 
 class PortRange(Params):
-    """The local ports that outgoing connections may use."""
+    """The local ports that outgoing connections may use, in the network namespace of `pid` (None: the host's)."""
 
+    pid: int | None = Field(default=None, ge=2, le=2**22)
     first: int = Field(ge=1024, le=32768)
     last: int = Field(ge=49152, le=65535)
 
@@ -55,17 +56,16 @@ def raise_backlog(target: Target) -> Iterator[Draft]:
 
 
 def widen_port_range(target: Target) -> Iterator[Draft]:
-    window = target.observation.window
-    netns = target.process.netns if target.process is not None else None
-    size = window.last("linux.tcp.ports.range", **({"netns": netns} if netns else {}))
-    if size != size:
-        size = window.last("linux.tcp.ports.range")
+    """Widen the range of the culprit's network namespace; every namespace has its own."""
+    netns = target.hypothesis.culprit.label("netns") or ""
+    size = target.observation.window.last("linux.tcp.ports.range", netns=netns)
     if size >= 65535 - 1024:
         return
     now = f"{size:.0f} ports" if size == size else "as it stands"
+    where = f" in the network namespace of pid {target.hypothesis.culprit.pid}" if netns else ""
     yield Draft(
-        params=PortRange(first=1024, last=65535),
-        preview=f"net.ipv4.ip_local_port_range: {now} -> 1024 65535 ({65535 - 1024 + 1} ports)",
+        params=PortRange(pid=target.hypothesis.culprit.pid if netns else None, first=1024, last=65535),
+        preview=f"net.ipv4.ip_local_port_range{where}: {now} -> 1024 65535 ({65535 - 1024 + 1} ports)",
         blast_radius="outgoing connections of the namespace; ports of services above 1024 must be reserved",
         rollback="net.ipv4.ip_local_port_range as the precheck read it",
         precheck="sysctl net.ipv4.ip_local_port_range net.ipv4.ip_local_reserved_ports",

@@ -69,7 +69,7 @@ def _frame(catalogue: Catalogue, tick: int, busy: float, throttled: int, used: f
         put("system.cpu.time", 1000 + tick * busy, cpu=cpu, state="user")
         put("system.cpu.time", 90000 + tick * (1 - busy), cpu=cpu, state="idle")
     put("system.memory.limit", 16 * 2**30)
-    put("system.memory.usage", 12 * 2**30 + rng.integers(0, 4096), state="available")
+    put("system.memory.usage", 12 * 2**30 + float(rng.integers(0, 4096)), state="available")
     put("system.memory.usage", 10 * 2**30, state="free")
     put("linux.tasks.runnable", 1 + tick % 2)
     put("linux.psi.cpu.some", 10 + 0.01 * tick)

@@ -175,7 +175,7 @@ def test_a_fault_model_that_breaks_leaves_the_others_standing(
     models[0] = replace(models[0], suspects=broken)  # type: ignore[arg-type]
     place = next(n for n, model in enumerate(models) if model.fault == "cpu.throttling")
     first, *others = models[place].features
-    spoiled = [replace(f, measure=broken) if f.name == "quota_used" else f for f in others]  # type: ignore[arg-type]
+    spoiled = [replace(f, measure=broken) if f.name == "quota_used" else f for f in others]
     models[place] = replace(models[place], features=(first, *spoiled))
     monkeypatch.setattr(rounds, "all_models", lambda: tuple(models))
     diagnosis = run_round(observations.throttled(), settings)

@@ -228,10 +228,15 @@ CASES = (
     ),
     Case(
         "net.widen_port_range",
-        _process("net.ports"),
-        _host(metrics={metric("linux.tcp.ports.range", netns=""): 28232.0}),
+        _process("net.ports", netns="4026532"),
+        _host(
+            metrics={
+                metric("linux.tcp.ports.range", netns=""): 28232.0,
+                metric("linux.tcp.ports.range", netns="4026532"): 300.0,
+            }
+        ),
         "R1",
-        ("28232 ports -> 1024 65535",),
+        ("namespace of pid 321: 300 ports -> 1024 65535",),
     ),
     Case(
         "net.raise_conntrack_limit",
