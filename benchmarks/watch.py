@@ -5,8 +5,9 @@
 All three run at the same time on this host. CPU is what the process tree used (user and system time from /proc, reaped
 children included), as a share of one core and per series and second; memory is the sum of the tree's smaps_rollup,
 median and highest. Our segment writer runs every 20 s here instead of every five minutes, so that it is seen, and its
-CPU is told apart and scaled to five minutes. Our series are those seen in the last ten seconds. It cannot see what eBPF programs cost the programs they trace, nor what
-an idle host would cost: run it on a quiet one.
+CPU is told apart and scaled to five minutes. Our series are those seen in the last ten seconds. Our ring is far from
+full after so short a time: what it may still grow by is added before memory is judged. It cannot see what eBPF
+programs cost the programs they trace, nor what an idle host would cost: run it on a quiet one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.neighbours import CannotCompareError, dimensions, fetch, get, netdata, node_exporter, samples
+from collectors.ring import MOST_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTLE = 20.0  # collectors start, eBPF programs are compiled, Netdata finds its charts
@@ -183,10 +185,12 @@ def show(programs: list[Measured]) -> None:
         )
     ours = programs[0]
     print(f"our segment writer: {ours.children:.2f} s of CPU in {ours.seconds:.0f} s, scaled to every five minutes")
+    ring = MOST_BYTES / 1024**2
+    print(f"our ring: may still grow to {ring:.0f} MiB, which is added to both figures of memory below")
     reached = {
         f"at most {TARGET_CPU:g} % of one core": ours.percent <= TARGET_CPU,
-        f"at most {TARGET_ANONYMOUS:g} MiB anonymous": statistics.median(ours.anonymous) <= TARGET_ANONYMOUS,
-        f"at most {TARGET_RESIDENT:g} MiB resident": statistics.median(ours.resident) <= TARGET_RESIDENT,
+        f"at most {TARGET_ANONYMOUS:g} MiB anonymous": statistics.median(ours.anonymous) + ring <= TARGET_ANONYMOUS,
+        f"at most {TARGET_RESIDENT:g} MiB resident": statistics.median(ours.resident) + ring <= TARGET_RESIDENT,
         "at least 600 series": ours.series >= 600,
     }
     if len(programs) > 1:
