@@ -148,7 +148,7 @@ def _fatal(view: View, culprit: Culprit) -> Finding | None:
         return None
     by_signal = mine.by_signal / mine.failed
     return Finding(
-        value=by_signal if by_signal else (0.5 if mine.lived > 0.02 else 0.15),
+        value=_severity(mine, by_signal),
         statement=f"{by_signal:.0%} of its failures were fatal signals; it lived {mine.lived:.2f} s on average",
         values={"by_signal": by_signal, "mean_lifetime": mine.lived},
         unit="1",
@@ -156,6 +156,15 @@ def _fatal(view: View, culprit: Culprit) -> Finding | None:
         source="collectors.ebpf",
         kind="event",
     )
+
+
+def _severity(mine: Ends, by_signal: float) -> float:
+    """A fatal signal is a crash; a program that somebody kills is not; a failure at once may be an answer."""
+    if by_signal:
+        return by_signal
+    if mine.how.startswith("by signal"):
+        return 0.1
+    return 0.5 if mine.lived > 0.02 else 0.15
 
 
 def _only_fails(view: View, culprit: Culprit) -> Finding | None:

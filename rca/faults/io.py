@@ -227,28 +227,30 @@ def _latency_suspects(view: View) -> list[Culprit]:
     return [Culprit("device", device) for device in chosen]
 
 
+def _limited_on(view: View, device: str) -> list[tuple[str, str]]:
+    """(cgroup, limit) of every cgroup I/O limit on a device; a limit reads ``<device> <what> <number>``."""
+    groups = view.observation.after.cgroups.values()
+    return [(g.path, limit) for g in groups for limit in g.io_limits if limit.split()[0] == device]
+
+
+def _members(view: View, path: str) -> list[int]:
+    return [pid for pid, p in view.users.items() if any(own == path for _, own in p.cgroups)]
+
+
 def _throttled_devices(view: View) -> dict[str, float]:
     """Devices with a cgroup I/O limit whose members wait for I/O, and how long they wait (seconds a second)."""
-    names = {d.major_minor: d.name for d in view.observation.after.devices.values()}
     out: dict[str, float] = {}
     for cgroup in view.observation.after.cgroups.values():
-        for limit in cgroup.io_limits:
-            number = re.search(r"\d+:\d+", limit)
-            device = names.get(number.group()) if number else None
-            inside = [pid for pid, p in view.users.items() if any(own == cgroup.path for _, own in p.cgroups)]
-            wait = max((waited(view, pid) for pid in inside), default=0.0)
-            if device and wait > 0.05:
-                out[device] = max(out.get(device, 0.0), wait)
+        wait = max((waited(view, pid) for pid in _members(view, cgroup.path)), default=0.0)
+        if wait > 0.05:
+            out.update({limit.split()[0]: wait for limit in cgroup.io_limits})
     return out
 
 
 def _users_of(view: View, device: str) -> list[int]:
-    """Processes that move data on a device, or wait for I/O with files open on its filesystem, or are limited on it."""
+    """Processes that move data on a device or are limited on it, the one that waits longest first."""
     users = {pid for pid in view.per_pid("linux.disk.process_io", device=device) if pid in view.users}
-    number = next((d.major_minor for d in view.observation.after.devices.values() if d.name == device), None)
-    for cgroup in view.observation.after.cgroups.values():
-        if number and any(number in limit for limit in cgroup.io_limits):
-            users |= {pid for pid, p in view.users.items() if any(own == cgroup.path for _, own in p.cgroups)}
+    users |= {pid for path, _ in _limited_on(view, device) for pid in _members(view, path)}
     return sorted(users, key=lambda pid: -waited(view, pid))
 
 
@@ -320,19 +322,14 @@ def _users_wait(view: View, culprit: Culprit) -> Finding | None:
 
 
 def _held_back(view: View, culprit: Culprit) -> Finding | None:
-    """A cgroup's I/O limit on the device: then the limit is what makes it slow."""
-    number = next((d.major_minor for d in view.observation.after.devices.values() if d.name == culprit.name), None)
-    if number is None:
-        return None
-    limits = [
-        (c.path, limit) for c in view.observation.after.cgroups.values() for limit in c.io_limits if number in limit
-    ]
+    """A cgroup's I/O limit on the device whose members wait: then the limit is what makes it slow."""
+    limits = [(path, limit) for path, limit in _limited_on(view, culprit.name) if _members(view, path)]
     if not limits:
         return None
     path, limit = limits[0]
     return Finding(
         value=1.0,
-        statement=f"cgroup {path} is limited on {culprit.name}: {limit}",
+        statement=f"cgroup {path} is limited on this device: {limit}",
         values={f"n{i}": float(n) for i, n in enumerate(re.findall(r"\d+", limit))},
         unit="1",
         reproduce=f"grep . /sys/fs/cgroup/blkio{path}/blkio.throttle.*_device /sys/fs/cgroup{path}/io.max",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from rca.faults.shared import process_culprit, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View
@@ -77,7 +79,7 @@ def _lock_traffic(view: View, culprit: Culprit) -> Finding | None:
 
 
 def _lock_waste(view: View, culprit: Culprit) -> Finding | None:
-    """Whether it works at all, but on fewer CPUs than its threads could use."""
+    """How far it waits for CPU rather than for the lock; where CPUs idle, a wait for CPU is only a hand-over."""
     pid = culprit.pid or 0
     process = view.users.get(pid)
     if process is None or pid not in view.cpu:
@@ -85,7 +87,7 @@ def _lock_waste(view: View, culprit: Culprit) -> Finding | None:
     could = min(process.thread_count, view.cpus)
     used, waited = view.cpu[pid], view.run_delay.get(pid, 0.0)
     return Finding(
-        value=waited / max(used + waited, 0.05),
+        value=waited / max(used + waited, 0.05) * (1.0 - min(np.nan_to_num(view.idle) / 0.2, 1.0)),
         statement=f"it uses {used:.2f} CPUs of the {could} its threads could use and waits for {waited:.2f}",
         values={"cpus_used": used, "cpus_possible": could, "cpus_waited_for": waited},
         unit="{cpu}",
@@ -106,14 +108,14 @@ def _lock_headline(culprit: Culprit, findings: Mapping[str, Finding]) -> str:
 CONTENTION = FaultModel(
     fault="lock.contention",
     culprit="process",
-    prior=0.06,
+    prior=0.08,
     suspects=_lock_suspects,
     features=(
         Feature(
             "lock_wait",
             "metric.futex",
             _lock_wait,
-            Curve((0.1, -3.0), (0.4, 0.0), (0.7, 1.5), (0.95, 2.2)),
+            Curve((0.1, -3.0), (0.35, 0.0), (0.6, 1.5), (0.9, 2.2)),
             needed=True,
             ask="threads asleep in futex calls: `perf trace -s -p PID` or the wait channels",
         ),

@@ -98,9 +98,10 @@ def _present(view: View, kill: Kill) -> float:
     """How far a kill is the present fault: within the window fully; before it only while what it hit is still there."""
     if kill.time >= view.observation.start:
         return 1.0
-    concerned = any(p.name[:15] == kill.name[:15] for p in view.users.values())
-    if kill.cgroup not in ("", "/"):
-        concerned = concerned or kill.cgroup in view.observation.after.cgroups
+    if kill.cgroup in ("", "/"):
+        concerned = any(p.name[:15] == kill.name[:15] for p in view.users.values())
+    else:
+        concerned = kill.cgroup in view.observation.after.cgroups
     age = view.observation.start - kill.time
     if not concerned:
         return 0.15
