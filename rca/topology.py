@@ -39,17 +39,22 @@ def devices_behind(view: View, culprit: Culprit) -> set[str]:
         return names | {b for name in names for b in _backing(view, name)}
     pids = pids_behind(view, culprit)
     window = view.window
-    return {
+    used = {
         device
         for device, columns in window.entities("linux.disk.process_io", "device").items()
         if any(int(window.series[c].label("pid") or 0) in pids for c in columns)
     }
+    return used | {below for device in used for below in _backing(view, device)}
 
 
 def _backing(view: View, name: str) -> set[str]:
-    """The whole disk of a partition, and the device that holds a loop's file."""
-    device = view.observation.after.devices.get(name)
-    return {device.backing} if device is not None and device.backing in view.observation.after.devices else set()
+    """The whole disk of a partition, and the device under the filesystem that holds a loop's file."""
+    after = view.observation.after
+    backing = after.devices[name].backing if name in after.devices else ""
+    if backing.startswith("/"):
+        under = [m for m in after.mounts if backing.startswith(m.mountpoint.rstrip("/") + "/")]
+        backing = max(under, key=lambda m: len(m.mountpoint)).device if under else ""
+    return {backing} if backing in after.devices else set()
 
 
 def related(view: View, cause: Culprit, effect: Culprit) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rca.faults.shared import group_culprits, over_group, pressure, rise, who
 from rca.model import Curve, FaultModel, Feature, Finding
+from rca.topology import pids_behind
 from rca.view import View, series_onset
 from wardround.models.diagnosis import Culprit
 
@@ -196,9 +197,12 @@ def _throttled_ratio(view: View, culprit: Culprit) -> Finding | None:
 def _quota_used(view: View, culprit: Culprit) -> Finding | None:
     """CPU use against the quota: a cgroup at its quota wants more, one far below is only bursty."""
     quota = view.window.last("linux.cgroup.cpu.quota", cgroup=culprit.name)
-    used = rise(view, "linux.cgroup.cpu.usage", cgroup=culprit.name) / view.seconds
     if np.isnan(quota) or quota <= 0:
         return None
+    if view.window.columns("linux.cgroup.cpu.usage", cgroup=culprit.name):
+        used = rise(view, "linux.cgroup.cpu.usage", cgroup=culprit.name) / view.seconds
+    else:  # cgroup v1 counts use in another hierarchy, where the group may not exist
+        used = sum(view.cpu.get(pid, 0.0) for pid in pids_behind(view, culprit))
     return Finding(
         value=used / quota,
         statement=f"{culprit.name} uses {used:.2f} of the {quota:.2f} CPUs its quota grants",

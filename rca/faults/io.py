@@ -285,7 +285,9 @@ def _slow(view: View, culprit: Culprit) -> Finding | None:
 def _little_offered(view: View, culprit: Culprit) -> Finding | None:
     """Load offered: requests, bytes and queue depth; a slow device is slow over little."""
     moved, requests, depth = volume(view, culprit.name), operations(view, culprit.name), queue(view, culprit.name)
-    load = max(moved / 50e6, requests / 500.0, depth / 8.0)
+    # Requests held back before the device are offered all the same: waiters are requests (Little's law).
+    depth = max(depth, sum(waited(view, pid) for pid in _users_of(view, culprit.name)))
+    load = max(moved / 50e6, requests / 500.0, depth / 5.0)
     return Finding(
         value=load,
         statement=(

@@ -1,11 +1,13 @@
 """The user-space lock: threads that wait for each other rather than for CPU or I/O.
 
-Told from an idle pool by hand-overs (voluntary switches) and from saturation by the run queue. It cannot name the
-lock or the line of code; a stack sample does.
+Told from an idle pool by hand-overs (voluntary switches), by waiting on one lock that records its owner (a mutex),
+and by the absence of a thread that feeds the others; from saturation by the run queue. It names the lock's
+address and owner, not the line of code; a stack sample does.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -97,6 +99,39 @@ def _lock_waste(view: View, culprit: Culprit) -> Finding | None:
     )
 
 
+# Calls in which a thread waits for work from outside: read poll select accept recvfrom recvmsg epoll (x86_64, aarch64).
+_FEEDING = frozenset({"0", "7", "23", "43", "45", "47", "232", "270", "271", "281", "288", "22", "63", "72", "73"})
+
+
+def _one_lock(view: View, culprit: Culprit) -> Finding | None:
+    """Whether the waiting threads wait for one and the same lock, and whether that lock records an owner."""
+    snapshots = (view.observation.before, view.observation.after)
+    seen = [s.processes[culprit.pid] for s in snapshots if culprit.pid in s.processes]
+    waits = [wait for process in seen for wait in process.locks]
+    if len(waits) < 2:
+        return None
+    (address, count), *_ = Counter(wait.address for wait in waits).most_common(1)
+    owners = [w.owner for w in waits if w.address == address and w.owner is not None]
+    fed = any(t.syscall.split(" ", 1)[0] in _FEEDING for process in seen for t in process.threads)
+    share = count / len(waits)
+    if share < 0.5:
+        value = 0.0
+    elif owners:
+        value = 1.0
+    else:
+        value = 0.25 if fed else 0.5
+    held = f", held by thread {owners[-1]}" if owners else ""
+    return Finding(
+        value=value,
+        statement=f"{share:.0%} of the waiting threads wait for one lock, at address {address:#x}{held}",
+        values={"share": share, "owner": owners[-1] if owners else None},
+        unit="1",
+        reproduce=f"cat /proc/{culprit.pid}/task/*/syscall | sort | uniq -c   # 202: futex, address, operation",
+        source="collectors.topology",
+        kind="topology",
+    )
+
+
 def _lock_headline(culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     wait = findings["lock_wait"].values
     return (
@@ -123,11 +158,12 @@ CONTENTION = FaultModel(
             "lock_traffic",
             "metric.process_cpu",
             _lock_traffic,
-            Curve((50.0, -3.0), (300.0, -1.0), (1000.0, 1.2), (5000.0, 2.5)),
+            Curve((50.0, -3.0), (150.0, -0.8), (300.0, 0.4), (1000.0, 1.3), (5000.0, 2.5)),
             needed=True,
             ask="many voluntary context switches: `pidstat -w -p PID 1`",
         ),
-        Feature("lock_not_cpu", "metric.process_cpu", _lock_waste, Curve((0.2, 0.8), (0.5, 0.0), (0.8, -2.0))),
+        Feature("one_lock", "topology.threads", _one_lock, Curve((0.0, -1.5), (0.25, -1.0), (0.5, 0.2), (1.0, 1.6))),
+        Feature("lock_not_cpu", "metric.process_cpu", _lock_waste, Curve((0.2, 0.5), (0.5, 0.0), (0.8, -2.0))),
     ),
     headline=_lock_headline,
     symptoms=("net.backlog", "engine.down"),
