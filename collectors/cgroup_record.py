@@ -260,7 +260,7 @@ class CgroupRecord:
         if gone:
             self._forget(gone)
         if sweep:
-            quotas = (cpu_quota(hierarchy, self._path) for hierarchy in self._quota_from)
+            quotas = (cpu_quota(hierarchy, self._path)[0] for hierarchy in self._quota_from)
             self._row.put("cpu.quota", next((quota for quota in quotas if quota is not None), None))
 
     def _forget(self, gone: list[tuple[Source, KeptFile]]) -> None:

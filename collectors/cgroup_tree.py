@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from collectors.base import Roots
 from collectors.facts import cpu_list, read_text
@@ -73,14 +73,16 @@ def limit(text: str) -> int | None:
     return int(text) if text.isdigit() and int(text) < UNLIMITED else None
 
 
-def cpu_quota(hierarchy: Hierarchy, path: str) -> float | None:
-    """Return how many CPUs the group may use, None without a quota."""
+def cpu_quota(hierarchy: Hierarchy, path: str) -> tuple[float | None, float | None]:
+    """Return how many CPUs the group may use, None without a quota, and the seconds that are granted at a time."""
     folder = hierarchy.folder(path)
     if hierarchy.version == 2:
         quota, _, period = read_text(f"{folder}/cpu.max").partition(" ")
     else:
         quota, period = read_text(f"{folder}/cpu.cfs_quota_us"), read_text(f"{folder}/cpu.cfs_period_us")
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+    if not (period.isdigit() and int(period)):
+        return None, None
+    return int(quota) / int(period) if quota.isdigit() else None, int(period) * 1e-6
 
 
 def device_name(roots: Roots, major_minor: str) -> str:
@@ -114,17 +116,18 @@ def _read_group(roots: Roots, hierarchy: Hierarchy, path: str) -> Cgroup | None:
         return limit(read_text(f"{folder}/{name}"))
 
     cpus = read_text(f"{folder}/cpuset.cpus") if path != "/" and (v2 or "cpuset" in of) else ""
+    quota, period = cpu_quota(hierarchy, path) if v2 or "cpu" in of else (None, None)
     group = Cgroup(
         path=path,
         version=hierarchy.version,
-        cpu_quota=cpu_quota(hierarchy, path) if v2 or "cpu" in of else None,
+        cpu_quota=quota,
         memory_limit=number("memory.max" if v2 else "memory.limit_in_bytes") if v2 or "memory" in of else None,
         pids_limit=number("pids.max") if v2 or "pids" in of else None,
         cpus=cpu_list(cpus),
         io_limits=_io_limits(roots, hierarchy, folder),
     )
     limited = group != Cgroup(path, hierarchy.version)
-    return group if limited or read_text(f"{folder}/cgroup.procs") else None
+    return replace(group, cpu_period=period) if limited or read_text(f"{folder}/cgroup.procs") else None
 
 
 def _joined(first: Cgroup, second: Cgroup) -> Cgroup:
@@ -137,6 +140,7 @@ def _joined(first: Cgroup, second: Cgroup) -> Cgroup:
         pids_limit=first.pids_limit if first.pids_limit is not None else second.pids_limit,
         cpus=first.cpus or second.cpus,
         io_limits=first.io_limits or second.io_limits,
+        cpu_period=first.cpu_period if first.cpu_period is not None else second.cpu_period,
     )
 
 

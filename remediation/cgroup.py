@@ -17,6 +17,7 @@ from wardround.models.topology import Cgroup
 
 Path = Annotated[str, Field(pattern=r"^/[^\x00\n]+$", max_length=4096)]
 PAGE = 4096
+USUAL_PERIOD = 0.1  # seconds: the kernel's default
 
 
 class CpuQuota(Params):
@@ -61,11 +62,12 @@ def _radius(target: Target, group: Cgroup) -> str:
     return f"1 cgroup, {count} processes" + (f", service {unit}" if unit else "")
 
 
-def _quota(cpus: float | None, version: int) -> str:
-    """Write a quota as the kernel's file does for its usual period of 100 ms."""
-    if version == 2:
-        return "max" if cpus is None else f"{round(cpus * 100_000)} per 100000 us ({cpus:g} CPUs)"
-    return "-1 (none)" if cpus is None else f"{round(cpus * 100_000)} per 100000 us ({cpus:g} CPUs)"
+def _quota(cpus: float | None, group: Cgroup) -> str:
+    """Write a quota as the kernel's file does for the group's period."""
+    if cpus is None:
+        return "max" if group.version == 2 else "-1 (none)"
+    period = round((group.cpu_period or USUAL_PERIOD) * 1e6)
+    return f"{round(cpus * period)} per {period} us ({cpus:g} CPUs)"
 
 
 def set_cpu_quota(target: Target) -> Iterator[Draft]:
@@ -80,7 +82,7 @@ def set_cpu_quota(target: Target) -> Iterator[Draft]:
     else:
         return
     file = "cpu.max" if group.version == 2 else "cpu.cfs_quota_us"
-    now, then = _quota(group.cpu_quota, group.version), _quota(wanted, group.version)
+    now, then = _quota(group.cpu_quota, group), _quota(wanted, group)
     yield Draft(
         params=CpuQuota(cgroup=group.path, cpus=wanted),
         preview=f"{file} of {group.path}: {now} -> {then}",

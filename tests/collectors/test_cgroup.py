@@ -100,8 +100,10 @@ def test_one_path_in_several_hierarchies_is_one_group_with_its_limits(group):
     (group[0] / "memory.limit_in_bytes").write_text(str(64 * MIB))
     if (group[1] / "pids.max").exists():
         (group[1] / "pids.max").write_text("17")
-    (group[2] / "cpu.cfs_quota_us").write_text("150000")
+    (group[2] / "cpu.cfs_period_us").write_text("50000")
+    (group[2] / "cpu.cfs_quota_us").write_text("75000")
     found = snapshot_cgroups()[f"/{NAME}"]
+    assert found.cpu_period == pytest.approx(0.05)
     assert (found.version, found.memory_limit, found.pids_limit, found.cpu_quota) == (1, 64 * MIB, 17, 1.5)
 
 
@@ -196,6 +198,7 @@ def test_a_unified_snapshot_names_the_limits(tmp_path):
     found = snapshot_cgroups(roots)["/engine.slice/llama.service"]
     assert found.version == 2
     assert found.cpu_quota == 1.5
+    assert found.cpu_period == pytest.approx(0.1)
     assert found.memory_limit is None
     assert found.cpus == (0, 1, 4)
     assert found.io_limits == ("8:0 rbps 1048576",)

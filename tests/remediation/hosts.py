@@ -146,9 +146,9 @@ CASES = (
     Case(
         "cgroup.set_cpu_quota",
         hypothesis("cpu.throttling", "cgroup", "/jobs"),
-        _host(group=Cgroup("/jobs", 1, cpu_quota=0.2)),
+        _host(group=Cgroup("/jobs", 1, cpu_quota=0.2, cpu_period=0.05)),
         "R1",
-        ("cpu.cfs_quota_us of /jobs: 20000", "-> -1"),
+        ("cpu.cfs_quota_us of /jobs: 10000 per 50000 us", "-> -1"),
     ),
     Case(
         "cgroup.set_memory_limit",

@@ -194,7 +194,10 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """One control group that has processes, limits or both. Limits are None where there is none."""
+    """One control group that has processes, limits or both. Limits are None where there is none.
+
+    `cpu_quota` is in CPUs; `cpu_period` is the seconds it is granted over, None where there is no CPU controller.
+    """
 
     path: str
     version: int
@@ -203,6 +206,7 @@ class Cgroup:
     pids_limit: int | None = None
     cpus: tuple[int, ...] = ()
     io_limits: tuple[str, ...] = ()
+    cpu_period: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
