@@ -229,7 +229,7 @@ def snapshot_mounts(roots: Roots | None = None, seconds: float = SEARCH_SECONDS)
     survey = _Survey(roots)
     every = survey.mounts(0.0)
     found = survey.filesystems(every)
-    full = {f.entry.major_minor for f in found if f.nearly_full and not f.entry.remote}
+    full = {f.entry.major_minor for f in found if seconds and f.nearly_full and not f.entry.remote}
     wanted = {entry.id: entry.major_minor for entry in every if entry.major_minor in full}
     held = open_files(wanted, seconds / 3, roots.proc) if full else {}
     mounts = []
@@ -249,6 +249,11 @@ def snapshot_mounts(roots: Roots | None = None, seconds: float = SEARCH_SECONDS)
         )
         mounts.append(_with_holders(mount, f, held.get(key, []), seconds / 2 / len(full)) if key in full else mount)
     return tuple(mounts)
+
+
+def list_mounts(roots: Roots | None = None) -> tuple[Mount, ...]:
+    """Like `snapshot_mounts`, without looking for what fills the nearly full ones."""
+    return snapshot_mounts(roots, seconds=0.0)
 
 
 def _with_holders(mount: Mount, found: _Filesystem, files: list[OpenFile], seconds: float) -> Mount:

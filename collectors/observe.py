@@ -55,7 +55,7 @@ def observe(
         for reading in sampler.run(seconds, stop):
             readings.append(reading)
             if before is None:
-                before, _ = snapshot(roots)
+                before, _ = snapshot(roots, at_start=True)
             if on_tick is not None:
                 on_tick(reading.frame.clock - readings[0].frame.clock, reading)
     except KeyboardInterrupt:

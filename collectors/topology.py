@@ -32,19 +32,23 @@ SUBJECTS: dict[str, str] = {
     "units": "collectors.units:snapshot_units",
     "engines": "collectors.engines:snapshot_engines",
 }
+# what costs much and is told once, at the end of a window: the cheaper form for its start
+AT_START = {"mounts": "collectors.filesystem:list_mounts"}
 
 
-def snapshot(roots: Roots | None = None) -> tuple[TopologySnapshot, dict[str, str]]:
+def snapshot(roots: Roots | None = None, *, at_start: bool = False) -> tuple[TopologySnapshot, dict[str, str]]:
     """Return the host as it stands now, and for each subject that could not be read the reason.
 
     A subject that does not come back within `PATIENCE` seconds (a dead filesystem, a host that thrashes) is left out.
+    `at_start` of a window the cheaper forms of `AT_START` are taken.
     """
     roots = roots or Roots()
     now = time.time()
     read: dict[str, Any] = {}
     failed: dict[str, str] = {}
     lanes = Lanes()
-    lanes.run((partial(_read, subject, roots, read, failed) for subject in SUBJECTS), PATIENCE)
+    sources = SUBJECTS | AT_START if at_start else SUBJECTS
+    lanes.run((partial(_read, subject, source, roots, read, failed) for subject, source in sources.items()), PATIENCE)
     lanes.close()
     subjects, reasons = dict(read), dict(failed)  # a subject that comes back later must not change what is returned
     for subject in SUBJECTS.keys() - subjects.keys() - reasons.keys():
@@ -52,11 +56,11 @@ def snapshot(roots: Roots | None = None) -> tuple[TopologySnapshot, dict[str, st
     return TopologySnapshot(time=now, **subjects), reasons
 
 
-def _read(subject: str, roots: Roots, read: dict[str, Any], failed: dict[str, str]) -> None:
-    module, _, function = SUBJECTS[subject].partition(":")
+def _read(subject: str, source: str, roots: Roots, read: dict[str, Any], failed: dict[str, str]) -> None:
+    module, _, name = source.partition(":")
     try:
-        source: Callable[[Roots], Any] = getattr(import_module(module), function)
-        read[subject] = source(roots)
+        function: Callable[[Roots], Any] = getattr(import_module(module), name)
+        read[subject] = function(roots)
     except Exception as error:  # noqa: BLE001 - task boundary: one subject must not cost the others
         log.warning("snapshot_failed", subject=subject, error=str(error), kind=type(error).__name__)
         failed[subject] = f"{type(error).__name__}: {error}"

@@ -13,6 +13,7 @@ from collectors.base import Roots
 from collectors.filesystem import FilesystemCollector, snapshot_mounts
 from collectors.mountinfo import parse
 from collectors.namespaces import Namespace
+from collectors.topology import snapshot
 from wardround.models.series import Catalogue
 from wardround.models.topology import Mount
 
@@ -84,6 +85,8 @@ def test_what_fills_a_full_filesystem_is_named(tmpfs):
     assert (f"{tmpfs}/big.log", 2 << 20) in mount.largest
     assert (f"{tmpfs}/gone (deleted, pid {os.getpid()})", 2 << 20) in mount.largest
     assert os.getpid() in mount.writers
+    [at_start] = [mount for mount in snapshot(at_start=True)[0].mounts if mount.mountpoint == str(tmpfs)]
+    assert not at_start.largest  # looked for at the end of a window only
 
 
 def test_the_folder_with_most_files_is_named_where_inodes_ran_out(tmpfs):
