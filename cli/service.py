@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import socket
 import time
+from contextlib import suppress
 from types import FrameType
 
 # mallopt(3)
@@ -79,6 +81,13 @@ def one_arena() -> None:
         libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_TRIM_THRESHOLD, 128 * _KIB)
         libc.mallopt(_M_MMAP_THRESHOLD, 256 * _KIB)
+
+
+def allow_files() -> None:
+    """Let this process have as many files open as it may: collectors keep those they read each tick."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a hard limit above the kernel's own (fs.nr_open) cannot be reached
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def give_back() -> None:

@@ -30,7 +30,9 @@ INTERVAL = 1.0
 SETTLED = 5  # ticks after which start-up's objects are final
 LIVE = 10.0  # seconds without a value after which a series no longer counts as one
 UPKEEP = 60.0  # seconds between garbage collections and status lines
-MOST_SERIES = 30_000  # names of vanished series add up (about 0.5 kB each): then sampler and catalogue begin anew
+# Names of vanished series add up (about 0.5 kB each): at so many, or twice those of the first tick where that is more,
+# sampler and catalogue begin anew.
+MOST_SERIES = 30_000
 
 
 class Follower(Protocol):
@@ -65,6 +67,7 @@ def watch(
     from wardround.settings import load
 
     service.one_arena()
+    service.allow_files()
     configure(verbose + 1)  # nobody reads over its shoulder: warnings too
     log = structlog.get_logger(__name__)
     loaded = load()
@@ -139,7 +142,7 @@ class Daemon:
         self.ticks = 0
         self.missed = 0
         self._upkeep_due = 0.0
-        self._anew_from = 0
+        self._most_series = MOST_SERIES
 
     def run(self, stop: StopSignal, notifier: Notifier, seconds: float | None = None) -> None:
         """Tick once a second until stopped or `seconds` have passed; ticks that come too late are counted, left out."""
@@ -173,6 +176,8 @@ class Daemon:
         for follower in self.followers:
             follower.follow(reading)
         self.ticks += 1
+        if self.ticks == 1:
+            self._most_series = max(MOST_SERIES, 2 * len(self.sampler.catalogue))
         if self.ticks == SETTLED:
             self._settle()
 
@@ -190,7 +195,7 @@ class Daemon:
         if now < self._upkeep_due:
             return
         self._upkeep_due = now + UPKEEP
-        if len(self.sampler.catalogue) > max(MOST_SERIES, self._anew_from):
+        if len(self.sampler.catalogue) > self._most_series:
             self._begin_anew()
         gc.collect()
         notifier.send(f"STATUS={self.summary()}")
@@ -207,7 +212,7 @@ class Daemon:
         self.history.move_to(catalogue)
         for follower in self.followers:
             follower.move_to(catalogue)
-        self._anew_from = 2 * len(catalogue)  # the ring itself may hold many
+        self._most_series = max(MOST_SERIES, 2 * len(catalogue))  # the ring itself may hold many
         self.sampler = Sampler(catalogue, interval=INTERVAL)
         self.sampler.start()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -111,3 +113,22 @@ def test_names_of_the_vanished_do_not_pile_up_and_the_ring_survives(daemon, monk
     assert len(window.times) == daemon.ticks == 30
     assert not np.isnan(window.level("linux.load_1m")).any()
     assert len(window.series) == 1 + daemon.ticks
+
+
+def test_a_host_that_has_many_series_from_the_start_is_not_begun_anew_for_them(daemon, monkeypatch):
+    monkeypatch.setattr(module, "MOST_SERIES", 10)
+    monkeypatch.setattr(module, "UPKEEP", 0.0)
+    first = daemon.sampler
+    for pid in range(20):
+        first.catalogue.id("process.memory.virtual", pid=pid)
+    daemon.run(After(15), Notifier())
+    assert daemon.sampler is first
+
+
+def test_the_daemon_may_have_as_many_files_open_as_the_system_allows_it():
+    script = (
+        "import resource; from cli.service import allow_files; kind = resource.RLIMIT_NOFILE;"
+        "resource.setrlimit(kind, (64, resource.getrlimit(kind)[1])); allow_files();"
+        "soft, hard = resource.getrlimit(kind); assert soft == hard > 64"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
