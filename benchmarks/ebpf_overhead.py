@@ -70,7 +70,7 @@ def measure(load: Callable[[], None]) -> Spent:
 @contextmanager
 def tracing(cache: Path, shares: list[str]) -> Iterator[None]:
     """Trace as `diagnose watch` does: everything attached, read once a second."""
-    collector = EbpfCollector(Catalogue(), Roots(), cache)
+    collector = EbpfCollector(Catalogue(), Roots(cache_dir=cache))
     collector.start()
     if not collector.wait(60):
         raise SystemExit(f"cannot trace here: {collector.reason}")

@@ -64,7 +64,7 @@ def run_checks(settings: Settings, check_model: bool = False) -> Iterator[Check]
     yield store(settings)
     yield history(settings)
     yield model(settings, check_model)
-    yield from collectors()
+    yield from collectors(settings)
 
 
 def kernel() -> Check:
@@ -237,13 +237,13 @@ def model(settings: Settings, ask: bool) -> Check:
     return Check("model", "ok", f"{where} answers")
 
 
-def collectors() -> Iterator[Check]:
+def collectors(settings: Settings) -> Iterator[Check]:
     """Ask every registered collector whether it can run here."""
     from collectors.base import Roots
     from collectors.registry import factories
     from wardround.models.series import Catalogue
 
-    catalogue, roots = Catalogue(), Roots()
+    catalogue, roots = Catalogue(), Roots.of(settings)
     for name, factory in factories():
         yield _probe(name, partial(factory, catalogue, roots))
 

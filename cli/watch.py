@@ -119,6 +119,7 @@ class Daemon:
     """The loop: sampler → ring → history, and whoever else wants each reading (`followers`)."""
 
     def __init__(self, settings: Settings, followers: Sequence[Follower] = ()) -> None:
+        from collectors.base import Roots
         from collectors.facts import read_host
         from collectors.history import Recorder
         from collectors.ring import Ring
@@ -127,7 +128,8 @@ class Daemon:
 
         catalogue = Catalogue()
         self.followers = list(followers)
-        self.sampler: Sampler = Sampler(catalogue, interval=INTERVAL)
+        self._roots = Roots.of(settings)
+        self.sampler: Sampler = Sampler(catalogue, self._roots, interval=INTERVAL)
         self.ring: Ring = Ring(catalogue, ticks=int(settings.ring / INTERVAL))
         history = settings.history
         self.history: Recorder = Recorder(
@@ -213,7 +215,7 @@ class Daemon:
         for follower in self.followers:
             follower.move_to(catalogue)
         self._most_series = max(MOST_SERIES, 2 * len(catalogue))  # the ring itself may hold many
-        self.sampler = Sampler(catalogue, interval=INTERVAL)
+        self.sampler = Sampler(catalogue, self._roots, interval=INTERVAL)
         self.sampler.start()
 
     def summary(self) -> str:

@@ -49,6 +49,7 @@ def observe_host(seconds: float, settings: Settings, progress: Progress, since: 
 
     :raises KeyboardInterrupt: stopped before anything could be told
     """
+    from collectors.base import Roots
     from collectors.baseline import baseline
     from collectors.lock import daemons
     from collectors.observe import observe
@@ -59,7 +60,14 @@ def observe_host(seconds: float, settings: Settings, progress: Progress, since: 
     progress.deadline = time.monotonic() + seconds
     threading.Thread(target=_import_ahead, name="imports", daemon=True).start()
     with stop_on_interrupt() as stop:
-        observation = observe(seconds, on_tick=watcher, stop=stop, baseline=usual, own=daemons(settings.state_dir))
+        observation = observe(
+            seconds,
+            on_tick=watcher,
+            roots=Roots.of(settings),
+            baseline=usual,
+            stop=stop,
+            own=daemons(settings.state_dir),
+        )
         stopped = stop.is_set()
     progress.deadline = None
     ticks = len(observation.window.times)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from wardround.models.records import KernelEvent, LogRecord
 from wardround.models.series import Frame
+
+if TYPE_CHECKING:
+    from wardround.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,20 @@ class Collector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Where the kernel's files lie; tests and containers point elsewhere."""
+    """Where sources lie: the kernel's files (tests and containers point elsewhere), and what the settings name.
+
+    `log_files` and `engines` as in `wardround.settings`; `cache_dir` is where a collector may keep what it can make
+    again (None: nowhere).
+    """
 
     proc: str = "/proc"
     sys: str = "/sys"
     dev: str = "/dev"
+    log_files: tuple[Path, ...] = ()
+    engines: tuple[str, ...] = ()
+    cache_dir: Path | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Roots:
+        """Return the roots of this host with what its settings name."""
+        return cls(log_files=settings.log_files, engines=settings.engines, cache_dir=settings.cache_dir)

@@ -1,6 +1,6 @@
 """Local inference engines: which run here, whether they answer, and what they say of their work.
 
-Source: `engine_find` (processes) and `engine_http` (their own interface), and the addresses in WARDROUND_ENGINES
+Source: `engine_find` (processes) and `engine_http` (their own interface), and the addresses in the setting `engines`
 (``http://127.0.0.1:8080,…``). Measured cost: 0.01 ms a tick at rest, 3 ms every tenth second to look for engines among
 100 processes, 1 ms a health check, which runs in a thread of its own.
 
@@ -10,10 +10,9 @@ inside a program) cannot be asked. It cannot know whether an engine was stopped 
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import urlsplit
@@ -46,10 +45,10 @@ class _Watched:
     thread: threading.Thread | None = field(default=None, repr=False)
 
 
-def configured(environment: Mapping[str, str]) -> list[tuple[str, int]]:
-    """Return host and port of the addresses in WARDROUND_ENGINES; what is none is left out."""
+def configured(addresses: Iterable[str]) -> list[tuple[str, int]]:
+    """Return host and port of the setting's addresses; what is none is left out."""
     found = []
-    for text in environment.get("WARDROUND_ENGINES", "").split(","):
+    for text in addresses:
         try:
             parts = urlsplit(text.strip() if "//" in text else f"//{text.strip()}")
             if parts.hostname:
@@ -90,12 +89,12 @@ class EnginesCollector:
     name = "collectors.engines"
     every = 2
 
-    def __init__(self, catalogue: Catalogue, roots: Roots, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, catalogue: Catalogue, roots: Roots) -> None:
         self._catalogue = catalogue
         self._roots = roots
         self._find = Paced(Finder(roots), least=10.0)
         self._watched: dict[str, _Watched] = {
-            _address(host, port): _Watched(host, port, "", configured=True) for host, port in configured(environment)
+            _address(host, port): _Watched(host, port, "", configured=True) for host, port in configured(roots.engines)
         }
 
     def probe(self) -> Capability:
@@ -161,7 +160,7 @@ def _ask(found: Found, roots: Roots, *, metrics: bool = False) -> Health:
     return check(found.host, found.port, found.kind, metrics=metrics, connect=connect)
 
 
-def snapshot_engines(roots: Roots | None = None, environment: Mapping[str, str] = os.environ) -> tuple[Engine, ...]:
+def snapshot_engines(roots: Roots | None = None) -> tuple[Engine, ...]:
     """Return the engines that run here, proved by their map or their answer, and the configured ones; each is asked."""
     roots = roots or Roots()
     found = Finder(roots)()
@@ -174,7 +173,7 @@ def snapshot_engines(roots: Roots | None = None, environment: Mapping[str, str] 
                 return
 
     todo = {one.address: partial(_ask, one, roots) for one in found if one.port is not None}
-    wanted = {_address(host, port): (host, port) for host, port in configured(environment)}
+    wanted = {_address(host, port): (host, port) for host, port in configured(roots.engines)}
     for address, (host, port) in wanted.items():
         todo.setdefault(address, partial(check, host, port, "", metrics=True))
     threads = [threading.Thread(target=ask, args=item, daemon=True) for item in todo.items()]

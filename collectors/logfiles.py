@@ -1,7 +1,7 @@
 """Log files: the end of each when we begin, then what is added.
 
-Source: the system's text logs, files named in WARDROUND_LOG_FILES (colon-separated), files under /var/log that a
-process holds open for writing, and files that processes have as their standard output or error. Needs read permission.
+Source: the system's text logs, files named in the setting `log_files`, files under /var/log that a process
+holds open for writing, and files that processes have as their standard output or error. Needs read permission.
 Measured cost: 4 µs a file and tick when nothing is new, 15 µs a line, 8 ms every quarter of a minute to look for files.
 
 Follows rotation and truncation; a line of any length costs its reading but is cut. Access times stay as they are.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -117,9 +117,9 @@ class LogfilesCollector:
     name = "collectors.logfiles"
     every = 1
 
-    def __init__(self, catalogue: Catalogue, roots: Roots, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, catalogue: Catalogue, roots: Roots) -> None:
         self._roots = roots
-        self._configured = [path for path in environment.get("WARDROUND_LOG_FILES", "").split(":") if path]
+        self._configured = [str(path) for path in roots.log_files]
         self._tails: dict[tuple[int, int], tuple[Tail, Writer]] = {}
         self._look = Paced(lambda: held_logs(roots), least=15.0)
         self._kmsg = os.access(f"{roots.dev}/kmsg", os.R_OK)

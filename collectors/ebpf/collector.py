@@ -11,7 +11,6 @@ Measured: loaded 0.7 to 1.2 s after `start` (0.6 s of CPU in the loader), 1.2 Mi
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 from collections.abc import Callable, Collection
@@ -54,16 +53,16 @@ BIO_TRACEPOINTS = ("block_bio_queue", "block_bio_complete")
 class EbpfCollector:
     """All subjects, loaded together. `state` is ``idle loading running failed stopped``; `reason` says why failed.
 
-    `cache` is where a borrowed header tree is kept (default: the program's cache folder); with `bounded` False
-    every event is traced, whatever that costs.
+    A borrowed header tree is kept in the roots' `cache_dir`; with `bounded` False every event is traced, whatever
+    that costs.
     """
 
     name = "collectors.ebpf"
     every = 1
 
-    def __init__(self, catalogue: Catalogue, roots: Roots, cache: Path | None = None, bounded: bool = True) -> None:
+    def __init__(self, catalogue: Catalogue, roots: Roots, bounded: bool = True) -> None:
         self._bounded = bounded
-        self._catalogue, self._roots, self._cache = catalogue, roots, cache
+        self._catalogue, self._roots = catalogue, roots
         self.state, self.reason = "idle", ""
         self.loaded: Loaded | None = None
         self.loader_pid: int | None = None
@@ -139,7 +138,7 @@ class EbpfCollector:
             missing = self.inspect().missing
             if missing:
                 raise CapabilityMissing("; ".join(missing))
-            loaded = load(self._cache or _default_cache(), started=self._remember)
+            loaded = load(self._roots.cache_dir, started=self._remember)
         except (CapabilityMissing, OSError) as error:
             with self._lock:
                 if self.state == "loading" and start == self._starts:  # not stopped meanwhile
@@ -232,14 +231,3 @@ def _gate(subject: str, loaded: Loaded, bounded: bool) -> Gate | None:
         budget if bounded else float("inf"),
         Map(opened, np.dtype("u4"), np.dtype("u8")) if opened is not None else None,
     )
-
-
-def _default_cache() -> Path:
-    """The program's cache folder, imported late: the settings' module is not needed by who brings a folder."""
-    from wardround.settings import SYSTEM_CACHE
-
-    if os.geteuid() == 0:
-        return SYSTEM_CACHE
-    import platformdirs
-
-    return platformdirs.user_cache_path("wardround", appauthor=False)

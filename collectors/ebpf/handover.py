@@ -92,12 +92,14 @@ def _has_bcc(interpreter: str) -> bool:
 
 
 def load(
-    cache: Path,
+    cache: Path | None,
     interpreter: str | None = None,
     started: Callable[[subprocess.Popen[bytes]], None] | None = None,
     timeout: float = 60.0,
 ) -> Loaded:
     """Run the loader to its end and return what it made. `started` is told the process, so that it can be ended.
+
+    Borrowed headers are laid out in `cache` and kept there; without one, for this once.
 
     :raises CapabilityMissing: with the reason: no BCC, no headers, refused by the kernel, or out of time
     """
@@ -109,7 +111,7 @@ def load(
     with ours, theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
         process = subprocess.Popen(
-            [interpreter, "-I", str(_LOADER), str(theirs.fileno()), str(cache)],
+            [interpreter, "-I", str(_LOADER), str(theirs.fileno()), str(cache or "")],
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         theirs.close()

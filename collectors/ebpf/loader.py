@@ -1,8 +1,9 @@
 """Compiles and loads the eBPF programs, hands them over, exits: the compiler's 150 MiB stay with this process.
 
 Run as ``<python with bcc> -I loader.py FD CACHE`` by `collectors.ebpf.handover`, with FD one end of a UNIX
-SOCK_SEQPACKET pair. It sends one message: a JSON object, with the descriptors of maps and programs beside it
-(SCM_RIGHTS), in the order of its `maps` and `programs`. Nothing is attached here: who holds the programs decides when.
+SOCK_SEQPACKET pair and CACHE a folder or empty. It sends one message: a JSON object, with the descriptors of maps and
+programs beside it (SCM_RIGHTS), in the order of its `maps` and `programs`. Nothing is attached here: who holds the
+programs decides when.
 
 A tracepoint that this kernel lacks, or a program its verifier refuses, is left out alone and named in `skipped`.
 Standard library and bcc only, valid for Python 3.10: it runs under the system's interpreter.
@@ -174,15 +175,17 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def header_source(headers: Headers, cache: Path) -> Iterator[str | None]:
-    """Give the folder to compile against: kept in `cache`, or where that cannot be written, for this once."""
+def header_source(headers: Headers, cache: Path | None) -> Iterator[str | None]:
+    """Give the folder to compile against: kept in `cache`, or without one that can be written, for this once."""
     try:
-        kept = headers.source(cache)
+        kept = headers.source(cache) if cache is not None else None
     except OSError:
+        cache = None
+    if cache is None:
         with tempfile.TemporaryDirectory(prefix="wardround-headers-") as folder:
             yield headers.source(Path(folder))
-        return
-    yield kept
+    else:
+        yield kept
 
 
 def compile_all() -> tuple[Loading, Btf]:
@@ -193,7 +196,7 @@ def compile_all() -> tuple[Loading, Btf]:
     return loading, btf
 
 
-def load(cache: Path) -> tuple[dict[str, Any], list[int], Loading]:
+def load(cache: Path | None) -> tuple[dict[str, Any], list[int], Loading]:
     """Do the whole work; the third value keeps the descriptors open."""
     began = time.monotonic()
     if not mount_tracefs():
@@ -218,7 +221,7 @@ def load(cache: Path) -> tuple[dict[str, Any], list[int], Loading]:
 def main(arguments: list[str]) -> int:
     with socket.socket(fileno=int(arguments[0])) as channel:
         try:
-            answer, descriptors, loading = load(Path(arguments[1]))
+            answer, descriptors, loading = load(Path(arguments[1]) if arguments[1] else None)
         except Exception as error:  # noqa: BLE001 - the process's boundary: the parent tells it as the reason
             channel.send(json.dumps({"error": one_line(error)}).encode())
             return 1

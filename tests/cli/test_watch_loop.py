@@ -13,7 +13,7 @@ import pytest
 from cli import watch as module
 from cli.service import Notifier
 from cli.watch import Daemon
-from collectors.base import Reading
+from collectors.base import Reading, Roots
 from wardround.models.diagnosis import Coverage
 from wardround.models.series import Catalogue, Frame
 from wardround.settings import HistorySettings, Settings
@@ -26,7 +26,7 @@ class Scripted:
 
     pauses: dict[int, float] = {}  # noqa: RUF012 - set by a test, read by every instance
 
-    def __init__(self, catalogue: Catalogue, interval: float) -> None:
+    def __init__(self, catalogue: Catalogue, roots: Roots, interval: float) -> None:
         self.catalogue = catalogue
         self.stopped = False
         self.ticks = 0

@@ -57,7 +57,7 @@ def model(tmp_path):
 
 
 def engine_of(pid: int) -> Engine | None:
-    return next((e for e in snapshot_engines(environment={}) if e.pid == pid), None)
+    return next((e for e in snapshot_engines() if e.pid == pid), None)
 
 
 def test_a_server_with_a_model_mapped_is_an_engine_whatever_its_name(model):
@@ -108,7 +108,7 @@ def test_a_name_with_an_answer_is_an_engine():
 def test_an_engine_that_was_seen_and_is_gone_is_down(model):
     """Up with its metrics while it lives, not up after it was killed; forgotten after an hour."""
     catalogue = Catalogue()
-    collector = EnginesCollector(catalogue, Roots(), {})
+    collector = EnginesCollector(catalogue, Roots())
 
     def look(clock: float) -> dict[tuple[str, ...], float]:
         told(catalogue, collector.read(clock, clock).frame)
@@ -130,16 +130,14 @@ def test_a_configured_engine_that_is_not_there_is_down():
     """Nobody listens at the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    [engine] = [
-        e for e in snapshot_engines(environment={"WARDROUND_ENGINES": f"http://127.0.0.1:{port}"}) if e.configured
-    ]
+    [engine] = [e for e in snapshot_engines(Roots(engines=(f"http://127.0.0.1:{port}",))) if e.configured]
     assert (engine.address, engine.healthy, engine.pid) == (f"127.0.0.1:{port}", False, None)
 
 
 def test_addresses_that_are_none_are_left_out():
     """Typing errors in the setting cost only themselves."""
-    text = "http://127.0.0.1:8080, ,localhost:11434,http://[::1]:9/x,http://[bad,http://h:notaport"
-    assert configured({"WARDROUND_ENGINES": text}) == [("127.0.0.1", 8080), ("127.0.0.1", 11434), ("::1", 9)]
+    given = ("http://127.0.0.1:8080", "", "localhost:11434", "http://[::1]:9/x", "http://[bad", "http://h:notaport")
+    assert configured(given) == [("127.0.0.1", 8080), ("127.0.0.1", 11434), ("::1", 9)]
 
 
 def test_a_port_that_does_not_speak_http_lives():

@@ -25,7 +25,7 @@ def log(tmp_path):
 
 @pytest.fixture
 def collector(log):
-    made = LogfilesCollector(Catalogue(), Roots(), {"WARDROUND_LOG_FILES": str(log)})
+    made = LogfilesCollector(Catalogue(), Roots(log_files=(log,)))
     yield made
     made.stop()
 
@@ -99,7 +99,7 @@ def test_a_file_that_a_process_logs_to_is_found_with_its_writer(tmp_path):
         while not path.stat().st_size and time.monotonic() < deadline:
             time.sleep(0.02)
         assert held_logs(Roots(), 5.0)[str(path)].pid == child.pid
-        collector = LogfilesCollector(Catalogue(), Roots(), {})
+        collector = LogfilesCollector(Catalogue(), Roots())
         [record] = [r for r in collector.read(time.time(), 0.0).logs if r.source == str(path)]
         collector.stop()
     finally:

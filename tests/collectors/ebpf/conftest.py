@@ -51,7 +51,7 @@ class Tracer:
 @pytest.fixture(scope="session")
 def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
     catalogue = Catalogue()
-    collector = EbpfCollector(catalogue, Roots(), tmp_path_factory.mktemp("cache"), bounded=False)
+    collector = EbpfCollector(catalogue, Roots(cache_dir=tmp_path_factory.mktemp("cache")), bounded=False)
     missing = collector.inspect().missing
     if missing:
         pytest.skip("; ".join(missing))

@@ -127,7 +127,7 @@ class TestHost:
     ) -> None:
         missing = inspect_host(tmp_path, tmp_path, tmp_path, tmp_path / "status")
         monkeypatch.setattr(collector_module, "inspect_host", lambda sys: missing)
-        collector = EbpfCollector(Catalogue(), Roots(), tmp_path)
+        collector = EbpfCollector(Catalogue(), Roots(cache_dir=tmp_path))
         collector.start()
         assert not collector.wait(30)
         assert "needs root" in collector.probe().reason

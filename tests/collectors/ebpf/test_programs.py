@@ -235,7 +235,7 @@ def test_frames_hold_declared_series_once_and_counters_that_never_fall(tracer: T
 
 def test_it_starts_again_after_a_stop(tmp_path: Path, root: None) -> None:
     """Stopping twice is harmless, stopping while it loads ends the loader, and a new start loads anew."""
-    collector = EbpfCollector(Catalogue(), Roots(), tmp_path)
+    collector = EbpfCollector(Catalogue(), Roots(cache_dir=tmp_path))
     if collector.inspect().missing:
         pytest.skip("; ".join(collector.inspect().missing))
     for _ in range(2):
