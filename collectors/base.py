@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """Whether a collector can run here. `reason` and `enable` (what would make it run, None if nothing) else."""
+    """Whether a collector can run here. `reason` says why not, or where it can, what it will leave out.
+
+    `enable` is what would change that, None if nothing would.
+    """
 
     available: bool
     reason: str = ""
@@ -36,8 +39,10 @@ class Collector(Protocol):
 
     `every` is the number of sampler ticks (1 s) between reads; sources whose values move slowly or cost more read
     less often. `read` takes the tick's wall and monotonic time in seconds; a thing that vanished while being read
-    is left out, a missing or unknown field is skipped, and nothing but a bug raises. A collector that leaves part of
-    its source out may say what in an attribute `partial` (a sentence); it shows in the coverage.
+    is left out, a missing or unknown field is skipped, and nothing but a bug raises.
+
+    Three attributes are optional. `partial` (a sentence) says which part of its source it leaves out, `failure` why it
+    brings nothing though it was started: both show in the coverage. `own_pids` are processes it started for itself.
     """
 
     name: str

@@ -61,7 +61,7 @@ def observe(
     except KeyboardInterrupt:
         log.info("window_interrupted", ticks=len(readings))
     finally:
-        coverage = sampler.coverage()
+        coverage, helpers = sampler.coverage(), sampler.own_pids()
         sampler.stop()
     after, failed = snapshot(roots)
     return assemble(
@@ -72,7 +72,7 @@ def observe(
         coverage=_with_topology(coverage, failed),
         baseline=baseline,
         roots=roots,
-        own=own,
+        own={*own, *helpers},
     )
 
 

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import structlog
 
-from collectors.base import Collector, Reading, Roots
+from collectors.base import Capability, Collector, Reading, Roots
 from collectors.lanes import Lanes
 from collectors.registry import Factory, factories
 from wardround.models.diagnosis import Coverage, Skipped
@@ -44,6 +44,7 @@ class _Slot:
         self.last_tick: int | None = None
         self.cpu = float("nan")
         self.skipped: Skipped | None = None
+        self.capability = Capability(False)
         self.readings: list[Reading] = []
 
     def fail(self, error: Exception) -> None:
@@ -57,13 +58,20 @@ class _Slot:
     @property
     def partial(self) -> Skipped | None:
         """Return what a collector that runs leaves out, if it says so."""
-        about = getattr(self.collector, "partial", "")
-        return Skipped(f"{self.name}.partial", about) if about else None
+        if self.collector is None or self.status() is not None:
+            return None
+        about = "; ".join(filter(None, (self.capability.reason, getattr(self.collector, "partial", ""))))
+        return Skipped(f"{self.name}.partial", about, self.capability.enable) if about else None
 
     def status(self) -> Skipped | None:
         """Return why this collector is not among those that ran, None if it is."""
-        if self.skipped is not None or (self.reads and not self.busy):
+        if self.skipped is not None:
             return self.skipped
+        failure = getattr(self.collector, "failure", "")
+        if failure:
+            return Skipped(self.name, failure)
+        if self.reads and not self.busy:
+            return None
         doing = f"did not come back from read {self.reads + 1}" if self.ready else "was still starting at the end"
         return Skipped(self.name, doing) if self.busy else Skipped(self.name, "was not read")
 
@@ -100,7 +108,7 @@ class Sampler:
     def _start_one(self, slot: _Slot) -> None:
         try:
             collector = slot.factory(self.catalogue, self.roots)
-            capability = collector.probe()
+            slot.capability = capability = collector.probe()
             if capability.available:
                 collector.start()
                 slot.collector = collector
@@ -188,6 +196,10 @@ class Sampler:
             ran=tuple(name for name, skipped in states if skipped is None),
             skipped=tuple(s for s in (*(skipped for _, skipped in states), *partial) if s is not None),
         )
+
+    def own_pids(self) -> frozenset[int]:
+        """Return the processes that collectors started for themselves, ended ones too."""
+        return frozenset(pid for slot in self._slots for pid in getattr(slot.collector, "own_pids", ()))
 
     def stop(self) -> None:
         """Stop all collectors; safe to call twice and while some are stuck."""

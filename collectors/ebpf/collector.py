@@ -86,6 +86,21 @@ class EbpfCollector:
         return inspect_host(sys=Path(self._roots.sys))
 
     @property
+    def failure(self) -> str:
+        """Why nothing is traced though tracing was started; empty while it runs."""
+        return {"failed": self.reason, "loading": "its programs were still being loaded at the end"}.get(self.state, "")
+
+    @property
+    def partial(self) -> str:
+        """Which tracepoints or subjects are left out and why, as one sentence."""
+        return "; ".join(f"{name} is not traced: {reason}" for name, reason in self.skipped.items())
+
+    @property
+    def own_pids(self) -> tuple[int, ...]:
+        """The loader's process, also after its end."""
+        return (self.loader_pid,) if self.loader_pid is not None else ()
+
+    @property
     def skipped(self) -> dict[str, str]:
         """What this kernel does not offer, by tracepoint or subject, and why. Empty until loaded."""
         return dict(self.loaded.skipped) if self.loaded is not None else {}

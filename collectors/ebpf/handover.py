@@ -86,7 +86,8 @@ def interpreter_with_bcc(candidates: tuple[str, ...] = INTERPRETERS) -> str | No
 def _has_bcc(interpreter: str) -> bool:
     check = "import importlib.util, sys; sys.exit(importlib.util.find_spec('bcc.libbcc') is None)"
     try:
-        return subprocess.run([interpreter, "-I", "-c", check], capture_output=True, timeout=20).returncode == 0
+        command = [interpreter, "-I", "-c", check]
+        return subprocess.run(command, capture_output=True, timeout=20, start_new_session=True).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -113,6 +114,7 @@ def load(
         process = subprocess.Popen(
             [interpreter, "-I", str(_LOADER), str(theirs.fileno()), str(cache or "")],
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C at a terminal ends the window early, not the loader
         )  # fmt: skip
         theirs.close()
         if started is not None:

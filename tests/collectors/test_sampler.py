@@ -213,3 +213,36 @@ def test_setting_stop_ends_the_window_after_one_last_reading():
     sampler.stop()
     sampler.stop()
     assert len(rest) == 1
+
+
+def test_what_a_running_collector_leaves_out_is_told_beside_that_it_ran():
+    class Half(Scripted):
+        partial = "files of others need root"
+
+        def probe(self) -> Capability:
+            return Capability(True, "only our own namespace", "run as root")
+
+    sampler = sampler_of(Half)
+    sampler.start()
+    sampler.tick()
+    coverage = sampler.coverage()
+    sampler.stop()
+    (told,) = coverage.skipped
+    assert coverage.ran == ("Half",)
+    assert (told.name, told.enable) == ("Half.partial", "run as root")
+    assert told.reason == "only our own namespace; files of others need root"
+
+
+def test_a_collector_that_failed_after_its_start_did_not_run_and_its_helpers_are_ours():
+    class Loading(Scripted):
+        failure = "the kernel refused the programs"
+        own_pids = (4711,)
+
+    sampler = sampler_of(Loading)
+    sampler.start()
+    sampler.tick()
+    coverage = sampler.coverage()
+    sampler.stop()
+    assert coverage.ran == ()
+    assert [(s.name, s.reason) for s in coverage.skipped] == [("Loading", "the kernel refused the programs")]
+    assert sampler.own_pids() == {4711}
