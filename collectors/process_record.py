@@ -100,11 +100,11 @@ class PerThread:
 
 
 class ProcessRecord:
-    """The files and the row of one process. `values` is NaN where nothing was read."""
+    """The files and the row of one process. `values` is NaN where nothing was read; `stat` is the line last read."""
 
     __slots__ = (
-        "_catalogue", "_delays", "_files", "_folder", "_keep", "_pid", "_raw", "_states", "_swap", "_sweeps",
-        "_switches", "_user", "at_rest", "ids", "values", "zombie",
+        "_catalogue", "_delays", "_files", "_folder", "_keep", "_pid", "_states", "_swap", "_sweeps", "_switches",
+        "_user", "at_rest", "ids", "stat", "values", "zombie",
     )  # fmt: skip
 
     def __init__(self, catalogue: Catalogue, proc: str, pid: str) -> None:
@@ -113,7 +113,7 @@ class ProcessRecord:
         self._folder = f"{proc}/{pid}"
         self._files = {name: KeptFile(f"{self._folder}/{name}") for name in ("stat", "statm", "io", "schedstat")}
         self._keep: bool | None = None
-        self._raw = b""
+        self.stat = b""
         self._user = True
         self._states: dict[bytes, int] = {}
         self._swap = 0
@@ -129,10 +129,10 @@ class ProcessRecord:
         """Read what has to be read on this tick. :raises Vanished, OSError, ValueError: the process cannot be read"""
         raw = self._read("stat", budget)
         due = sweep and self._user  # a kernel thread at rest has nothing that moves without its stat line
-        if raw == self._raw and not due and raw[raw.rindex(b")") + 2 :][:1] not in b"RD":
+        if raw == self.stat and not due and raw[raw.rindex(b")") + 2 :][:1] not in b"RD":
             return
-        self.at_rest = raw == self._raw
-        self._raw = raw
+        self.at_rest = raw == self.stat
+        self.stat = raw
         fields = raw[raw.rindex(b")") + 2 :].split() if b")" in raw else []
         if len(fields) < 22:
             raise Vanished(self._pid)

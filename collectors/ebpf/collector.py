@@ -32,7 +32,7 @@ from collectors.ebpf.subjects.network import NetworkReader
 from collectors.ebpf.subjects.reader import Moment, Reader
 from collectors.ebpf.subjects.sched import SchedReader
 from collectors.ebpf.subjects.syscalls import SyscallReader
-from collectors.ebpf.tally import Sink
+from collectors.tally import Sink
 from wardround.errors import CapabilityMissing
 from wardround.models.records import KernelEvent
 from wardround.models.series import Catalogue, Frame

@@ -214,3 +214,32 @@ def test_sums_over_threads_do_not_fall_when_one_ends_nor_jump_when_all_are_seen_
     assert sums.add({"1": (15,), "3": (7,)}, complete=True) == [122]
     assert sums.add({"1": (20,)}, complete=False) == [127]
     assert sums.add({"1": (20,), "3": (500,)}, complete=True) == [127]
+
+
+RESTARTS = """
+import subprocess, time
+for _ in range(5):
+    with subprocess.Popen(["sleep", "0.5"]): pass
+"""
+
+
+def test_a_child_that_is_started_again_and_again_is_counted_under_its_parent(collector, catalogue):
+    """Each sleep lives for two looks at least; a child that is never waited for counts once, as a zombie."""
+    vanished = "linux.process.children.vanished"
+    total = {"sleep": 0.0, "sh": 0.0}
+    keeps = "import subprocess\nkept = subprocess.Popen(['sh', '-c', 'sleep 1; true'])\n"
+    with program(keeps, prepare=RESTARTS) as child:
+        child.stdin.write("\n")
+        child.stdin.flush()
+        deadline = time.monotonic() + 10
+        while min(total.values()) < 1 or total["sleep"] < 5:
+            assert time.monotonic() < deadline, total
+            time.sleep(0.1)
+            frame = read(collector)
+            for comm in total:
+                told = value(frame, catalogue, vanished, pid=child.pid, comm=comm)
+                total[comm] = max(total[comm], told if told == told else 0.0)
+        for _ in range(2 * SWEEP_EVERY):
+            frame = read(collector)
+    assert total == {"sleep": 5, "sh": 1}
+    assert value(frame, catalogue, vanished, pid=child.pid, comm="sh") == 1

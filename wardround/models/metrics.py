@@ -298,6 +298,13 @@ _PROCESS = _table(
         "minor faults of waited-for children: work of short-lived children",
     ),
     ("linux.process.children.cpu_time", "s", "counter", "pid", "CPU time of waited-for children"),
+    (
+        "linux.process.children.vanished",
+        "{process}",
+        "counter",
+        "pid comm",
+        "children that were there at one look and had ended by the next, by parent pid: the child's comm",
+    ),
     ("linux.process.numa", "By", "gauge", "pid node", "memory by node (numa_maps; only large processes)"),
     ("linux.processes.zombie", "{process}", "gauge", "", "zombies on the host"),
     ("linux.unit.restarts", "{restart}", "counter", "unit", "restarts by systemd (units that had some only)"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from collectors.ebpf.subjects.reader import Moment, open_map
-from collectors.ebpf.tally import Sink
+from collectors.tally import Sink
 from wardround.models.records import KernelEvent
 from wardround.models.series import Catalogue
 

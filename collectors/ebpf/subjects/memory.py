@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from collectors.ebpf.subjects.reader import Moment, open_map
-from collectors.ebpf.tally import Sink, Tally
+from collectors.tally import Sink, Tally
 from wardround.models.records import KernelEvent
 from wardround.models.series import Catalogue
 

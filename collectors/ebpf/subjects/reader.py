@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from collectors.ebpf.bpf import Map
-from collectors.ebpf.tally import Sink
+from collectors.tally import Sink
 from wardround.models.records import KernelEvent
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from collectors.ebpf.histogram import log_linear_edges, quantiles
 from collectors.ebpf.subjects.reader import Moment, open_map
-from collectors.ebpf.tally import Sink, Tally, largest
+from collectors.tally import Sink, Tally, largest
 from wardround.models.records import KernelEvent
 from wardround.models.series import Catalogue
 

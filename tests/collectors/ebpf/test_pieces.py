@@ -19,7 +19,7 @@ from collectors.ebpf.headers import find_headers, merged_tree
 from collectors.ebpf.histogram import BUCKETS, log_linear_edges, octave_edges, quantiles
 from collectors.ebpf.host import inspect_host
 from collectors.ebpf.subjects.reader import text
-from collectors.ebpf.tally import BURST, ROWS, Sink, Tally
+from collectors.tally import BURST, ROWS, Sink, Tally
 from wardround.errors import CapabilityMissing
 from wardround.models.series import Catalogue
 
