@@ -39,6 +39,10 @@ class Sink:
             value = 0.0
         self.put(number, value)
 
+    def extend(self, numbers: Sequence[int], values: Sequence[float]) -> None:
+        self._ids += numbers
+        self._values += values
+
     def frame(self, time: float, clock: float) -> Frame:
         frame = Frame(time, clock, np.array(self._ids, np.int64), np.array(self._values, np.float64))
         self._ids, self._values = [], []
@@ -55,34 +59,53 @@ class Tally:
     def __init__(self, metric: str, labels: Callable[..., dict[str, object]], least: float = 1.0) -> None:
         self.metric = metric
         self._labels, self._least = labels, least
-        self._rows: dict[Hashable, list[float]] = {}  # key -> [series id, sum, tick of last change]
+        self._places: dict[Hashable, int] = {}  # key -> its place in the lists below
+        self._ids: list[int] = []
+        self._sums: list[float] = []
+        self._changed: list[int] = []  # tick of the last change
+        self._told = 0  # how many of them have been emitted before; newcomers stand at the end
         self._tick, self._tokens = 0, BURST
 
     def add(self, keys: Sequence[Hashable], amounts: FloatArray, catalogue: Catalogue) -> None:
         """Add one tick's amounts (all positive, already scaled); keys may repeat."""
         fresh: dict[Hashable, float] = {}
         for key, amount in zip(keys, amounts.tolist(), strict=True):
-            row = self._rows.get(key)
-            if row is not None:
-                row[1] += amount
-                row[2] = self._tick
+            place = self._places.get(key)
+            if place is not None:
+                self._sums[place] += amount
+                self._changed[place] = self._tick
             else:
                 fresh[key] = fresh.get(key, 0.0) + amount
         admitted = sorted((key for key in fresh if fresh[key] >= self._least), key=lambda key: -fresh[key])
         for key in admitted[: self._tokens]:
-            self._rows[key] = [catalogue.id(self.metric, **self._labels(key)), fresh[key], self._tick]
+            self._places[key] = len(self._ids)
+            self._ids.append(catalogue.id(self.metric, **self._labels(key)))
+            self._sums.append(fresh[key])
+            self._changed.append(self._tick)
             self._tokens -= 1
 
     def emit(self, sink: Sink) -> None:
-        """Put every admitted series' sum, changed or not, and forget the long silent."""
+        """Put every admitted series' sum, changed or not, and forget the long silent. A newcomer's first value is 0."""
         self._tick += 1
         self._tokens = min(self._tokens + REFILL, BURST)
-        if self._tick % 60 == 0 or len(self._rows) > ROWS:
-            oldest = self._tick - SILENT_TICKS
-            kept = sorted(self._rows.items(), key=lambda item: -item[1][2])[:ROWS]
-            self._rows = {key: row for key, row in kept if row[2] >= oldest}
-        for number, total, _ in self._rows.values():
-            sink.count(int(number), total)
+        if self._tick % 60 == 0 or len(self._ids) > ROWS:
+            self._forget()
+        newcomers = len(self._ids) - self._told
+        sink.extend(self._ids, self._sums[: self._told] + [0.0] * newcomers if newcomers else self._sums)
+        self._told = len(self._ids)
+
+    def _forget(self) -> None:
+        oldest = self._tick - SILENT_TICKS
+        latest = sorted(range(len(self._ids)), key=lambda place: -self._changed[place])[:ROWS]
+        kept = sorted(place for place in latest if self._changed[place] >= oldest)
+        if len(kept) == len(self._ids):
+            return
+        names = list(self._places)
+        self._places = {names[place]: new for new, place in enumerate(kept)}
+        self._told = sum(place < self._told for place in kept)
+        self._ids = [self._ids[place] for place in kept]
+        self._sums = [self._sums[place] for place in kept]
+        self._changed = [self._changed[place] for place in kept]
 
 
 def largest(amounts: FloatArray, least: float, count: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
