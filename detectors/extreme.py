@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detectors.base import Arrays, ColumnDetector
 from detectors.statistics import surprise
-from wardround.models.series import FloatArray
+from wardround.models.series import FloatArray, IntArray
 
 
 class ExtremeTail(ColumnDetector):
@@ -85,41 +85,44 @@ class ExtremeTail(ColumnDetector):
         first = seen & (count == 0)
         np.copyto(state["centre"], x, where=first)
         np.copyto(edge, x, where=first)
-        excess = np.maximum(x - edge, 0.0)
-        scores = np.where(seen & (count >= self.warmup), surprise(self._tail(excess)), np.nan)
-        self._learn(x, seen, excess)
+        over = np.flatnonzero(x > edge)  # few: all that concerns the tail is done for these columns only
+        excess = x[over] - edge[over]
+        ready = seen & (count >= self.warmup)
+        scores = np.where(ready, 0.0, np.nan)
+        scores[over] = np.where(ready[over], surprise(self._tail(excess, over)), np.nan)
+        self._learn(x, seen, excess, over)
         return scores
 
-    def _tail(self, excess: FloatArray) -> FloatArray:
-        """Return P(score > edge + excess); 1 for no excess, so that the usual scores 0."""
+    def _tail(self, excess: FloatArray, over: IntArray) -> FloatArray:
+        """Return P(score > edge + excess) for the columns `over`."""
         state = self._state
-        mean = np.maximum(state["mean"], 1e-3 * np.maximum(state["spread"], 1e-12))
-        variance = np.maximum(state["square"] - mean**2, 0.0)
+        mean = np.maximum(state["mean"][over], 1e-3 * np.maximum(state["spread"][over], 1e-12))
+        variance = np.maximum(state["square"][over] - mean**2, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(variance > 0, mean**2 / variance, 1.0)
-            shape = np.where(state["excesses"] >= self.min_excess, np.clip(0.5 * (1 - ratio), 0.0, 0.45), 0.0)
+            known = state["excesses"][over] >= self.min_excess
+            shape = np.where(known, np.clip(0.5 * (1 - ratio), 0.0, 0.45), 0.0)
             scale = mean * (1 - shape)
             reach = excess / scale
             heavy = np.exp(-np.log1p(shape * reach) / np.maximum(shape, 1e-3))
             light = np.exp(-np.minimum(reach, 700.0))
-        beyond = np.where(shape > 1e-3, heavy, light)
-        return np.where(excess > 0, (1 - self.quantile) * beyond, 1.0)
+        return (1 - self.quantile) * np.where(shape > 1e-3, heavy, light)
 
-    def _learn(self, x: FloatArray, seen: NDArray[np.bool_], excess: FloatArray) -> None:
+    def _learn(self, x: FloatArray, seen: NDArray[np.bool_], excess: FloatArray, over: IntArray) -> None:
         state = self._state
         count, edge = state["count"], state["edge"]
         slow = np.maximum(1 / (count + 1), (1 - self.quantile) / self.memory) * seen
         away = x - state["centre"]
         state["centre"] += slow * away
         state["spread"] += slow * (np.abs(away) - state["spread"])
-        over = seen & (excess > 0)
         # the first scores find the place of the edge in large steps
         step = np.maximum(self.rate, 2 / np.sqrt(count + 1)) * state["spread"]
-        edge += step * (over - (1 - self.quantile)) * seen
-        state["excesses"] += over
-        weight = np.where(over, np.maximum(1 / np.maximum(state["excesses"], 1.0), 1 / self.memory), 0.0)
-        settled = state["excesses"] > self.min_excess
-        learnt = np.where(settled, np.minimum(excess, self.clip * state["mean"]), excess)
-        state["mean"] += weight * (learnt - state["mean"])
-        state["square"] += weight * (learnt**2 - state["square"])
+        edge -= step * (1 - self.quantile) * seen
+        edge[over] += step[over]
+        state["excesses"][over] += 1
+        excesses, mean, square = (state[name][over] for name in ("excesses", "mean", "square"))
+        weight = np.maximum(1 / excesses, 1 / self.memory)
+        learnt = np.where(excesses > self.min_excess, np.minimum(excess, self.clip * mean), excess)
+        state["mean"][over] += weight * (learnt - mean)
+        state["square"][over] += weight * (learnt**2 - square)
         count += seen
