@@ -106,7 +106,8 @@ class ExtremeTail(ColumnDetector):
             reach = excess / scale
             heavy = np.exp(-np.log1p(shape * reach) / np.maximum(shape, 1e-3))
             light = np.exp(-np.minimum(reach, 700.0))
-        return (1 - self.quantile) * np.where(shape > 1e-3, heavy, light)
+        beyond: FloatArray = np.where(shape > 1e-3, heavy, light)
+        return (1 - self.quantile) * beyond
 
     def _learn(self, x: FloatArray, seen: NDArray[np.bool_], excess: FloatArray, over: IntArray) -> None:
         state = self._state

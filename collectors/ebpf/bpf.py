@@ -114,7 +114,7 @@ class Map:
             batch.count = self._room
             try:
                 _bpf(command, batch)
-                finished = False
+                finished = not self._drains  # arrays and the like come whole: there is room for all
             except OSError as error:
                 if error.errno == errno.ENOSPC:  # one hash bucket holds more entries than there is room for
                     self._resize(min(self._room * 4, self.entries))
@@ -129,7 +129,7 @@ class Map:
                 return self._view(batch.count)
             keys, values = self._view(batch.count)
             parts.append((keys.copy(), values.copy()))
-            if finished or (not self._drains and batch.count < self._room):
+            if finished:
                 break
             batch.in_batch = self._cursor.ctypes.data
         if len(parts) > 2 and self._room < self.entries:
