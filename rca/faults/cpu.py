@@ -335,7 +335,7 @@ AFFINITY = FaultModel(
         f"and waits for {f['confinement'].values['cpus_waited_for']:.1f} more while the others idle "
         f"{f['others_idle'].value:.0%} of the time."
     ),
-    symptoms=("lock.contention", "net.backlog", "engine.oversubscribed", "engine.down", "cpu.saturation"),
+    symptoms=("lock.contention", "net.backlog", "engine.down", "cpu.saturation"),
     effects=("linux.process.run_delay", "linux.psi.cpu.some"),
     chain=("the affinity mask allows few CPUs", "its threads queue for them", "the other CPUs stay idle"),
     severity="warning",
