@@ -32,7 +32,7 @@ class UserError(WardroundError):
     exit_code = 2
 
 
-class CapabilityMissing(WardroundError):
+class CapabilityMissing(WardroundError):  # noqa: N818 - a state of the world, not an error
     """Seen in the coverage of a report: this host or this user lacks what the part needs."""
 
 

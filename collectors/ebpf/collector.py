@@ -6,7 +6,8 @@ Needs: root (or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN), BCC for some Python her
 It starts in the background: reads are empty for the first second or two. Subjects whose events are too frequent are
 traced a share of the time and scaled back (``gate``, ``wardround.ebpf.coverage``).
 Measured: loaded 0.7 to 1.2 s after `start` (0.6 s of CPU in the loader), 1.2 MiB more resident memory here, of that
-0.4 MiB anonymous; a read 1.5 to 2 ms of CPU at rest. What the traced pay: ``benchmarks/ebpf_overhead.py``.
+0.4 MiB anonymous; a read 1 ms of CPU at rest, the governor 0.4 ms a second. What the traced pay:
+``benchmarks/ebpf_overhead.py``.
 """
 
 from __future__ import annotations

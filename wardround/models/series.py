@@ -241,8 +241,8 @@ class Window:
 class Baseline:
     """What is usual for each column of a window: robust level and scale, and where that is known from.
 
-    `level`, `scale` (consistent MAD) and `count` are ``[S]``, aligned with the window's series; NaN and 0 where unknown.
-    `source` is ``history`` (the watch daemon's segments), ``boot`` (counters since boot) or ``none``.
+    `level`, `scale` (consistent MAD) and `count` are ``[S]``, aligned with the window's series; NaN and 0 where not
+    known. `source` is ``history`` (the watch daemon's segments), ``boot`` (counters since boot) or ``none``.
     """
 
     level: FloatArray

@@ -108,8 +108,8 @@ class Mount:
 
     `mountpoint` is what an operator would type; `seen_by` a pid whose root shows it where it is not the host's.
     `failed` where the kernel made it read-only after an error. Filled for nearly full ones only: `largest` are the
-    files and folders (with a slash at the end) that hold most, in bytes, or in files where `largest_unit` is ``{file}``;
-    `writers` are the pids with files open for writing there.
+    files and folders (with a slash at the end) that hold most, in bytes, or in files where `largest_unit` is
+    ``{file}``; `writers` are the pids with files open for writing there.
     """
 
     mountpoint: str
