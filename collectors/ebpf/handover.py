@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,9 @@ class Loaded:
     open: list[int] = field(default_factory=list)
 
     def close(self) -> None:
-        """Detach and unload; the kernel takes about 50 ms for each classic tracepoint."""
-        for program in self.programs.values():
-            program.detach()
+        """Detach and unload; the kernel takes about 50 ms for each classic tracepoint, half when asked side by side."""
+        with ThreadPoolExecutor(max_workers=len(self.programs) or 1) as pool:
+            list(pool.map(Program.detach, self.programs.values()))
         while self.open:
             with contextlib.suppress(OSError):
                 os.close(self.open.pop())
