@@ -40,6 +40,8 @@ def _leak_suspects(view: View) -> list[Culprit]:
     growth = _growth(view)
     found = []
     for pid, speed in growth.items():
+        if pid not in view.observation.after.processes:
+            continue  # what has ended leaks no more
         grown = speed * view.seconds
         if grown >= 2 * MIB and room(view, view.users[pid]).free / speed < HORIZON:
             found.append((speed, view.users[pid]))
@@ -154,7 +156,7 @@ LEAK = FaultModel(
             Curve((60.0, 2.0), (1800.0, 1.2), (HORIZON, -1.0)),
             needed=True,
         ),
-        Feature("age", "topology.process", _started_lately, Curve((0.5, -1.5), (1.2, 0.0), (10.0, 0.5))),
+        Feature("age", "topology.process", _started_lately, Curve((0.5, -1.5), (1.2, -0.6), (3.0, 0.0), (10.0, 0.5))),
     ),
     headline=lambda c, f: (
         f"{who(c)} leaks memory: {size(f['growth'].values['bytes_per_second'] or 0)}/s without levelling off, "

@@ -4,6 +4,8 @@ does not fit (thrashing).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from rca.faults.room import anon_levels, largest_in, limited_cgroups, room
@@ -69,6 +71,32 @@ def _refault_rate(view: View, culprit: Culprit) -> Finding | None:
     )
 
 
+def pinned_share(view: View, path: str) -> float:
+    """Share of the memory in use that is private and stays (nothing comes back from swap): it is held, not cycled."""
+    if float(np.nan_to_num(view.vmstat("pswpin"))) > 50:
+        return 0.0
+    if path == "/":
+        used = view.window.last("system.memory.limit") - view.window.last("system.memory.usage", state="available")
+        anon = view.window.last("system.memory.usage", state="anon")
+    else:
+        used = view.window.mean("linux.cgroup.memory.usage", cgroup=path)
+        anon = view.window.mean("linux.cgroup.memory.anon", cgroup=path)
+    return float(np.nan_to_num(anon / used)) if used > 0 else 0.0
+
+
+def _pinned(view: View, culprit: Culprit) -> Finding | None:
+    share = pinned_share(view, culprit.name)
+    return Finding(
+        value=share,
+        statement=f"{share:.0%} of what {culprit.name} uses is private memory that stays in place",
+        values={"pinned_share": share},
+        unit="1",
+        reproduce=f"grep -E '^(rss|anon|cache|file) ' /sys/fs/cgroup/memory{culprit.name}/memory.stat",
+        source="collectors.cgroup",
+        series=(f"linux.cgroup.memory.anon{{cgroup={culprit.name}}}",),
+    )
+
+
 def _at_limit(view: View, culprit: Culprit) -> Finding | None:
     if culprit.name == "/":
         total = view.window.last("system.memory.limit")
@@ -124,6 +152,7 @@ THRASHING = FaultModel(
             needed=True,
         ),
         Feature("at_limit", "metric.memory", _at_limit, Curve((0.6, -2.5), (0.85, 0.3), (0.95, 1.2)), needed=True),
+        Feature("pinned", "metric.memory", _pinned, Curve((0.5, 0.4), (0.7, -0.3), (0.85, -2.5))),
         Feature("major_faults", "metric.process_memory", _major_faults, Curve((0.0, -0.8), (20.0, 0.2), (200.0, 1.2))),
         Feature("memory_pressure", "metric.memory", pressure("memory"), Curve((0.0, -1.8), (0.02, 0.0), (0.2, 1.5))),
     ),
@@ -227,7 +256,10 @@ def _read_back(view: View, culprit: Culprit) -> Finding | None:
 
     Memory that is evicted and needed again is a working set too large, not just held memory.
     """
-    return _refault_rate(view, Culprit("cgroup", _scope(view, culprit) or "/"))
+    path = _scope(view, culprit) or "/"
+    found = _refault_rate(view, Culprit("cgroup", path))
+    # Page cache squeezed by held memory is read back too; then what is held is the cause.
+    return replace(found, value=0.0) if found is not None and pinned_share(view, path) > 0.8 else found
 
 
 def _reclaim(view: View, culprit: Culprit) -> Finding | None:
