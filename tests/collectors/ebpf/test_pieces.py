@@ -131,6 +131,7 @@ class TestHost:
         collector.start()
         assert not collector.wait(30)
         assert "needs root" in collector.probe().reason
+        assert "needs root" in collector.failure
         assert len(collector.read(0.0, 0.0).frame.ids) == 0
         collector.stop()
 
@@ -152,6 +153,13 @@ class TestHost:
     def test_a_loader_that_dies_is_a_reason(self, tmp_path: Path) -> None:
         with pytest.raises(CapabilityMissing, match="without an answer"):
             load(tmp_path, "/bin/false")
+
+    def test_ctrl_c_at_a_terminal_does_not_reach_the_loader(self, tmp_path: Path) -> None:
+        """It leads a session of its own."""
+        sessions: list[bool] = []
+        with pytest.raises(CapabilityMissing):
+            load(tmp_path, "/bin/false", started=lambda p: sessions.append(os.getsid(p.pid) == p.pid))
+        assert sessions == [True]
 
 
 class TestHistograms:
