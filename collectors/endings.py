@@ -3,7 +3,7 @@
 Source: /proc/PID/stat as the process collector last read it, and once more for processes that it does not follow yet.
 It cannot know how a child ended, and never sees one that lived and died between two looks: of children that live for
 a tenth of a second it counts about one in ten. Children whose parent died first count as their new parent's.
-Measured: 14 µs for each process that appears, at most `MOST_NEW` a tick, and 6 µs for each that ended.
+Measured: 8 µs a tick, 16 µs for each process that appears, at most `MOST_NEW` a tick, and 5 µs for each that ended.
 """
 
 from __future__ import annotations
