@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
 from rca.faults.shared import over_group, process_culprit, rise, who
 from rca.model import Curve, FaultModel, Feature, Finding
+from rca.topology import in_cgroup
 from rca.view import View
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import Process
@@ -30,7 +32,31 @@ def _fork_suspects(view: View) -> list[Culprit]:
     for pid, rate in growth.items():
         forks[pid] = max(forks.get(pid, 0.0), rate)
     found = [(rate, pid) for pid, rate in forks.items() if rate > 40 and pid in view.users]
+    found += [(1e6, pid) for pid in _at_task_limit(view)]
     return [process_culprit(view.users[pid]) for _, pid in sorted(found, reverse=True)[:3]]
+
+
+def _at_task_limit(view: View) -> list[int]:
+    """Who holds most tasks of each cgroup that is at its limit of tasks or was refused more."""
+    window, crowded = view.window, []
+    for path in window.entities("linux.cgroup.pids.limit", "cgroup"):
+        share = window.last("linux.cgroup.pids", cgroup=path) / window.last("linux.cgroup.pids.limit", cgroup=path)
+        if share > 0.9 or rise(view, "linux.cgroup.pids.refused", cgroup=path) > 0:
+            tasks: Counter[int] = Counter()
+            for process in view.users.values():
+                if in_cgroup(process, path):
+                    tasks[view.leader(process).pid] += process.thread_count
+            crowded += [pid for pid, _ in tasks.most_common(1)]
+    return crowded
+
+
+def _occupies(view: View, culprit: Culprit) -> Finding | None:
+    """Whether tasks occupy the host: by the rate of their creation or by the limit they have reached."""
+    rate, limit = _fork_rate(view, culprit), _tasks_used(view, culprit)
+    by_rate = rate.value / 800.0 if rate is not None else 0.0
+    by_limit = max(limit.value - 0.8, 0.0) / 0.2 if limit is not None else 0.0
+    told = limit if by_limit > by_rate else rate
+    return replace(told, value=max(by_rate, by_limit)) if told is not None else None
 
 
 def _task_growth(view: View) -> dict[int, float]:
@@ -118,16 +144,15 @@ FORK_STORM = FaultModel(
     suspects=_fork_suspects,
     features=(
         Feature(
-            "fork_rate",
-            "metric.forks",
-            _fork_rate,
-            Curve((50.0, -3.0), (150.0, -0.5), (300.0, 1.2), (800.0, 2.5), (2000.0, 3.5)),
-            needed=True,
+            "occupies", "metric.forks", _occupies, Curve((0.1, -3.0), (0.3, -0.4), (0.5, 1.2), (1.0, 2.2)), needed=True
+        ),
+        Feature(
+            "fork_rate", "metric.forks", _fork_rate, Curve((50.0, -0.5), (200.0, 0.0), (1000.0, 1.2), (3000.0, 2.0))
         ),
         Feature("task_limit", "metric.forks", _tasks_used, Curve((0.1, 0.0), (0.6, 0.5), (0.9, 2.5))),
         Feature("child_work", "metric.process_cpu", _fork_work, Curve((2.0, 1.2), (5.0, 0.3), (15.0, -2.0))),
     ),
-    headline=lambda c, f: f"{who(c)} creates {f['fork_rate'].value:.0f} tasks a second.",
+    headline=lambda c, f: f"tasks of {who(c)} occupy the host: {f['occupies'].statement}.",
     symptoms=("cpu.saturation", "proc.zombies", "proc.crash_loop", "lock.contention", "mem.exhaustion"),
     effects=("system.process.created", "linux.tasks.count", "system.context_switches", "linux.psi.cpu.some"),
     chain=("tasks are created without end", "the kernel is busy with fork and exit", "other tasks wait"),
