@@ -43,9 +43,9 @@ log = structlog.get_logger(__name__)
 # subject -> (tracepoints, seconds an event costs, share of a CPU it may take). Costs are measured with the programs
 # attached to a pinned `perf bench sched pipe`, dispatch included.
 GATED: dict[str, tuple[tuple[str, ...], float, float]] = {
-    "sched": (("sched_switch",), 400e-9, 0.007),
-    "syscalls": (("sys_exit",), 120e-9, 0.006),
-    "interrupts": (("irq_handler_entry", "irq_handler_exit", "softirq_entry", "softirq_exit"), 300e-9, 0.005),
+    "sched": (("sched_switch",), 400e-9, 0.004),
+    "syscalls": (("sys_exit",), 120e-9, 0.003),
+    "interrupts": (("irq_handler_entry", "irq_handler_exit", "softirq_entry", "softirq_exit"), 300e-9, 0.004),
 }
 # Only where a device handles bios without requests: they cost every request elsewhere.
 BIO_TRACEPOINTS = ("block_bio_queue", "block_bio_complete")

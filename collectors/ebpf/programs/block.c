@@ -14,7 +14,8 @@ struct io { u64 bytes; u64 count; u64 ns; };
 struct latency_key { u32 device; u32 direction; };
 struct latency { u32 buckets[40]; u64 ns; u64 count; u64 errors; };
 
-BPF_PERCPU_ARRAY(block_events, u64, 1);
+// Which requests are left out: those whose sector's hash meets this mask (0: none). User space sets it by their rate.
+BPF_ARRAY(block_sampling, u32, 1);
 BPF_TABLE("lru_hash", struct request, struct sent, block_requests, 8192);
 BPF_HASH(block_io, struct io_key, struct io, 2048);
 BPF_HASH(block_latency, struct latency_key, struct latency, 256);
@@ -32,7 +33,15 @@ static __always_inline u32 direction_of(char first, char second) {
     return WRITE_;
 }
 
+static __always_inline int left_out(u64 sector) {
+    int first = 0;
+    u32 *mask = block_sampling.lookup(&first);
+    return mask && (((sector * 0x9E3779B97F4A7C15ULL) >> 40) & *mask);
+}
+
 static __always_inline int io_started(u32 device, u64 sector, u32 direction, u32 level) {
+    if (left_out(sector))
+        return 0;
     struct request key = {.sector = sector, .device = device, .level = level};
     struct sent sent = {.at = bpf_ktime_get_ns(), .tgid = current_tgid(), .direction = direction};
     block_requests.update(&key, &sent);
@@ -40,6 +49,8 @@ static __always_inline int io_started(u32 device, u64 sector, u32 direction, u32
 }
 
 static __always_inline int io_done(u32 device, u64 sector, u64 bytes, int error, u32 level) {
+    if (left_out(sector))
+        return 0;
     struct request key = {.sector = sector, .device = device, .level = level};
     struct sent *sent = block_requests.lookup(&key);
     if (!sent)
@@ -76,23 +87,19 @@ static __always_inline int io_done(u32 device, u64 sector, u64 bytes, int error,
 
 #if defined(TP_block__block_io_start) && defined(TP_block__block_rq_complete)
 int tp__block__block_io_start(struct tracepoint__block__block_io_start *args) {
-    block_events.increment(FIRST);
     return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
 }
 
 // The end is taken from block_rq_complete: it tells the sector the request began at and, after merging, its size.
 int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *args) {
-    block_events.increment(FIRST);
     return io_done(args->dev, args->sector, args->nr_sector * 512ULL, args->error, 0);
 }
 #elif defined(TP_block__block_rq_issue) && defined(TP_block__block_rq_complete)
 int tp__block__block_rq_issue(struct tracepoint__block__block_rq_issue *args) {
-    block_events.increment(FIRST);
     return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
 }
 
 int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *args) {
-    block_events.increment(FIRST);
     return io_done(args->dev, args->sector, args->nr_sector * 512ULL, args->error, 0);
 }
 #endif
@@ -100,7 +107,6 @@ int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *ar
 #if defined(TP_block__block_bio_queue) && defined(TP_block__block_bio_complete)
 int tp__block__block_bio_queue(struct tracepoint__block__block_bio_queue *args) {
     u32 device = args->dev;
-    block_events.increment(FIRST);
     if (!bio_devices.lookup(&device))
         return 0;
     return io_started(device, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 1);
@@ -108,7 +114,6 @@ int tp__block__block_bio_queue(struct tracepoint__block__block_bio_queue *args) 
 
 int tp__block__block_bio_complete(struct tracepoint__block__block_bio_complete *args) {
     u32 device = args->dev;
-    block_events.increment(FIRST);
     if (!bio_devices.lookup(&device))
         return 0;
     return io_done(device, args->sector, args->nr_sector * 512ULL, args->error, 1);
