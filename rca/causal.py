@@ -10,8 +10,8 @@ from rca.view import View
 
 # Onsets are dated to a tick or two; two onsets this close have no order.
 SAME_TIME = 3.0
-# Below this a hypothesis explains nothing away.
-STANDS = 0.5
+# Below this a hypothesis explains nothing away, and below SUSPECTED it is nothing to explain.
+STANDS, SUSPECTED = 0.5, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def explain(view: View, ranked: list[Candidate]) -> list[Explained]:
     """Return which standing hypotheses are symptoms of which, each under its most probable cause."""
     found: list[Explained] = []
     under: dict[str, str] = {}
-    for symptom in ranked:
+    for symptom in (c for c in ranked if c.probability >= SUSPECTED):
         for cause in ranked:
             if cause is symptom or cause.probability < STANDS or symptom.model.fault not in cause.model.symptoms:
                 continue

@@ -19,7 +19,8 @@ def pids_behind(view: View, culprit: Culprit) -> set[int]:
     if culprit.pid is not None:
         return set(view.group_of(culprit.pid).pids) | {culprit.pid}
     if culprit.kind == "filesystem":
-        return {pid for m in view.observation.after.mounts if m.mountpoint == culprit.name and (pid := m.seen_by)}
+        mine = [m for m in view.observation.after.mounts if m.mountpoint == culprit.name]
+        return {pid for m in mine for pid in (*m.writers, m.seen_by) if pid}
     return set()
 
 

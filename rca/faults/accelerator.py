@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from rca.faults.shared import process_culprit, rise, size, who
+from rca.faults.shared import process_culprit, rise, size, times, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, filled
 from wardround.models.diagnosis import Culprit
@@ -130,7 +130,7 @@ def _fatal_xid(view: View, culprit: Culprit) -> Finding | None:
         return None
     return Finding(
         value=float(len(seen)),
-        statement=f"the driver reported Xid {seen[-1][1]} for {culprit.name} {len(seen)} times",
+        statement=f"the driver reported Xid {seen[-1][1]} for {culprit.name} {times(len(seen))}",
         values={"xid": seen[-1][1], "reports": len(seen)},
         unit="{event}",
         reproduce="dmesg -T | grep Xid; nvidia-smi",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rca.faults.shared import rise
+from rca.faults.shared import rise, times
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, filled
 from wardround.models.diagnosis import Culprit
@@ -75,8 +75,8 @@ def _crash_suspects(view: View) -> list[Culprit]:
         if before is not None and unit.restarts > before.restarts:
             culprit = Culprit("process", unit.name, unit.main_pid or None, (("unit", unit.name),))
             found.append((1000.0 * (unit.restarts - before.restarts), culprit))
-    if not found:
-        found = _logged_faults(view)
+    if not view.window.columns("linux.process.children.ended"):
+        found += _logged_faults(view)
     return [culprit for _, culprit in sorted(found, key=lambda f: -f[0])[:3]]
 
 
@@ -94,11 +94,7 @@ def _logged_faults(view: View) -> list[tuple[float, Culprit]]:
     """Without tracing: programs whose faults the kernel logged under changing pids."""
     seen: dict[str, set[int]] = {}
     for record in view.observation.logs:
-        if (
-            record.source == "kmsg"
-            and record.time >= view.observation.start - 60
-            and (m := _SEGFAULT.search(record.text))
-        ):
+        if record.source == "kmsg" and record.time >= view.observation.start and (m := _SEGFAULT.search(record.text)):
             seen.setdefault(m.group(1), set()).add(int(m.group(2)))
     return [(float(len(pids)), Culprit("process", name, max(pids))) for name, pids in seen.items() if len(pids) >= 2]
 
@@ -123,7 +119,7 @@ def _crashes(view: View, culprit: Culprit) -> Finding | None:
         how, source = "by a fault the kernel logged", "collectors.kmsg"
     return Finding(
         value=float(count),
-        statement=f"{culprit.name} died {count} times in {view.seconds:.0f} s, {how}",
+        statement=f"{culprit.name} died {times(count)} in {view.seconds:.0f} s, {how}",
         values={"deaths": count, "seconds": view.seconds, **values},
         unit="{process}",
         reproduce=f"systemctl status {unit}"

@@ -83,7 +83,7 @@ def _writes_fail(view: View, _: Culprit) -> Finding | None:
     failing = syscall_errors(view, "ENOSPC")
     rate = sum(failing.values())
     top = max(failing, key=lambda pid: failing[pid], default=0)
-    told = f", most of {view.name(top)} (pid {top})" if rate else ""
+    told = f", most of {view.name(top)} (pid {top})" if top in view.processes else ""
     return Finding(
         value=rate,
         statement=f"{rate:.1f} calls a second fail for want of space (ENOSPC){told}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from rca.faults.shared import rise
+from rca.faults.shared import rise, times
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View
 from wardround.models.diagnosis import Culprit, CulpritKind, SeverityLevel
@@ -67,7 +67,7 @@ def _logged(pattern: re.Pattern[str], what: str) -> Feature:
         age = view.observation.end - lines[-1].time
         return Finding(
             value=float(len(lines)),
-            statement=f"the kernel reported {what} {len(lines)} times, last {age:.0f} s ago",
+            statement=f"the kernel reported {what} {times(len(lines))}, last {age:.0f} s ago",
             values={"reports": len(lines), "seconds_ago": age},
             unit="{event}",
             reproduce="dmesg -T -l emerg,alert,crit,err,warn",

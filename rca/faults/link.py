@@ -11,7 +11,7 @@ from rca.faults.netns import (
     netns_label,
     packets,
 )
-from rca.faults.shared import rise
+from rca.faults.shared import rise, times
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, series_onset
 from wardround.models.diagnosis import Culprit
@@ -46,7 +46,7 @@ def _table_drops(view: View, _: Culprit) -> Finding | None:
     ]
     return Finding(
         value=float(len(lines)),
-        statement=f"the kernel logged a full table {len(lines)} times",
+        statement=f"the kernel logged a full table {times(len(lines))}",
         values={"lines": len(lines)},
         unit="{event}",
         reproduce="dmesg -T | grep 'nf_conntrack: table full'",
@@ -115,7 +115,7 @@ def _link_state(view: View, culprit: Culprit) -> Finding | None:
     return Finding(
         value=1.0 if down or flaps >= 2 else min(share / 0.05, 1.0),
         statement=(
-            f"{link.name} is {link.operstate}, changed carrier {flaps:.0f} times and reported "
+            f"{link.name} is {link.operstate}, changed carrier {times(flaps)} and reported "
             f"{bad:.0f} errors and drops over {packets:.0f} packets"
         ),
         values={"carrier_changes": flaps, "errors": bad, "packets": packets},

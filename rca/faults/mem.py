@@ -34,7 +34,9 @@ def _thrashing_suspects(view: View) -> list[Culprit]:
     shares = limited_cgroups(view)
     found = [(_refaults(view, path), path) for path, share in shares.items() if share > 0.7]
     found = [f for f in found if f[0] > 50]
-    if not found and _refaults(view, "/") > 500:
+    total = view.window.last("system.memory.limit")
+    left = view.window.last("system.memory.usage", state="available") / total
+    if not found and left < 0.4 and _refaults(view, "/") > 500:
         found = [(_refaults(view, "/"), "/")]
     suspects = []
     for _, path in sorted(found, reverse=True)[:3]:

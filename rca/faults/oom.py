@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from rca.faults.room import largest_in
-from rca.faults.shared import process_culprit, rise, size
+from rca.faults.shared import process_culprit, rise, size, times
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, filled, series_onset
 from wardround.models.diagnosis import Culprit
@@ -78,12 +78,13 @@ def _killed(view: View, culprit: Culprit) -> Finding | None:
     last, number = mine[-1], len(mine)
     age = view.observation.end - last.time
     anon = max(k.anon for k in mine)
+    if last.time >= view.observation.start:
+        told = f"the OOM killer ended {culprit.name} {times(number)}, last {age:.0f} s ago"
+    else:
+        told = f"no OOM kill in this window; {culprit.name} was ended {times(number)} before, last {age:.0f} s ago"
     return Finding(
         value=_present(view, last),
-        statement=(
-            f"the OOM killer ended {culprit.name} {number} times, last {age:.0f} s ago, "
-            f"with {size(anon)} of private memory"
-        ),
+        statement=f"{told}, with {size(anon)} of private memory",
         values={"kills": number, "seconds_ago": age, "anon_bytes": anon},
         unit="{kill}",
         reproduce="dmesg -T | grep -i 'killed process'; grep oom_kill /proc/vmstat",

@@ -40,10 +40,14 @@ def over_group(view: View, culprit: Culprit, table: dict[int, float]) -> float:
 
 
 def who(culprit: Culprit) -> str:
-    """``name (pid 12)``, with the number of workers where it stands for several."""
-    workers = culprit.label("workers")
-    group = f" and {int(workers) - 1} like it" if workers else ""
-    return f"{culprit.name} (pid {culprit.pid}){group}" if culprit.pid else culprit.name
+    """``name (pid 12)``, or ``name (pid 12 and workers)`` where it stands for a group."""
+    group = " and workers" if culprit.label("workers") else ""
+    return f"{culprit.name} (pid {culprit.pid}{group})" if culprit.pid else culprit.name
+
+
+def times(count: float) -> str:
+    """``once``, ``twice``, ``7 times``."""
+    return {1: "once", 2: "twice"}.get(round(count), f"{count:.0f} times")
 
 
 def size(count: float) -> str:
