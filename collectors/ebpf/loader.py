@@ -47,6 +47,12 @@ OFFSETS = {
     "TASK_START_TIME": ("task_struct", "start_time"),
     "CFS_RQ_RQ": ("cfs_rq", "rq"),
     "RQ_CLOCK": ("rq", "clock"),
+    "REQUEST_QUEUE": ("request", "q"),
+    "REQUEST_SECTOR": ("request", "__sector"),
+    "REQUEST_FLAGS": ("request", "cmd_flags"),
+    "QUEUE_DISK": ("request_queue", "disk"),
+    "DISK_MAJOR": ("gendisk", "major"),
+    "DISK_MINOR": ("gendisk", "first_minor"),
     "SOCK_PORT": ("sock", "__sk_common.skc_num"),
 }
 # where a task's saved registers hold the number of its system call, and the numbers of futex, futex_waitv, futex_wait

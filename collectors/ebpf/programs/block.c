@@ -85,7 +85,52 @@ static __always_inline int io_done(u32 device, u64 sector, u64 bytes, int error,
     return 0;
 }
 
-#if defined(TP_block__block_io_start) && defined(TP_block__block_rq_complete)
+#if defined(TP_block__block_io_start) && defined(OFF_REQUEST_QUEUE) && defined(OFF_REQUEST_SECTOR) \
+    && defined(OFF_REQUEST_FLAGS) && defined(OFF_QUEUE_DISK) && defined(OFF_DISK_MAJOR) && defined(OFF_DISK_MINOR)
+// Raw tracepoints where the request's members are known: a request left out then costs next to nothing.
+static __always_inline u64 sector_of(u64 request) {
+    u64 sector = 0;
+    read_member(sector, request, OFF_REQUEST_SECTOR);
+    return sector;
+}
+
+static __always_inline u32 device_of(u64 request) {
+    u64 queue = 0, disk = 0;
+    u32 major = 0, minor = 0;
+    read_member(queue, request, OFF_REQUEST_QUEUE);
+    read_member(disk, queue, OFF_QUEUE_DISK);
+    read_member(major, disk, OFF_DISK_MAJOR);
+    read_member(minor, disk, OFF_DISK_MINOR);
+    return major << 20 | minor;
+}
+
+// Operations are numbered alike in every kernel since 4.10: 0 read, 2 flush, 3 discard, 5 secure erase.
+static __always_inline u32 operation_of(u64 request) {
+    u32 flags = 0;
+    read_member(flags, request, OFF_REQUEST_FLAGS);
+    u32 operation = flags & 0xff;
+    if (operation == 0)
+        return READ_;
+    if (operation == 2)
+        return FLUSH_;
+    return operation == 3 || operation == 5 ? DISCARD_ : WRITE_;
+}
+
+int raw__block_io_start(struct bpf_raw_tracepoint_args *ctx) {
+    u64 request = ctx->args[0], sector = sector_of(request);
+    if (left_out(sector))
+        return 0;
+    return io_started(device_of(request), sector, operation_of(request), 0);
+}
+
+// The end is taken from block_rq_complete: the request still tells its first sector, and the call its size.
+int raw__block_rq_complete(struct bpf_raw_tracepoint_args *ctx) {
+    u64 request = ctx->args[0], sector = sector_of(request);
+    if (left_out(sector))
+        return 0;
+    return io_done(device_of(request), sector, (u32)ctx->args[2], (u32)ctx->args[1] != 0, 0);
+}
+#elif defined(TP_block__block_io_start) && defined(TP_block__block_rq_complete)
 int tp__block__block_io_start(struct tracepoint__block__block_io_start *args) {
     return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
 }
