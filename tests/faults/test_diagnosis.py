@@ -11,7 +11,7 @@ from tests.faults.scenario import CPUS, scenarios
 WINDOW_S = 6.0
 FAST = [
     "cpu.throttling/threads",
-    "lock.contention/compute",
+    "lock.contention/sleep",
     "mem.leak/free",
     "mem.oom/again",
     "io.saturation/small",
