@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -205,8 +204,3 @@ def open_case(observation: Observation, run_id: str, notes: list[Skipped]) -> Ca
             if skipped not in notes:
                 notes.append(skipped)
     return case
-
-
-def without_run(diagnosis: Diagnosis) -> Diagnosis:
-    """Return a diagnosis without what differs between two rounds over the same observation: only its cost."""
-    return replace(diagnosis, usage=replace(diagnosis.usage, seconds=0.0))

@@ -7,8 +7,10 @@ at a host is never blamed for its state.
 from __future__ import annotations
 
 import os.path
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -33,13 +35,34 @@ class Group:
         return frozenset(p.pid for p in self.members)
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def per_view(table: Callable[Concatenate[View, P], T]) -> Callable[Concatenate[View, P], T]:
+    """Keep what `table` returns with the view it was asked of: several questions read the same table.
+
+    Arguments must be hashable, and callers share the result: they do not change it.
+    """
+
+    @wraps(table)
+    def remembered(view: View, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (table, args, tuple(sorted(kwargs.items())))
+        if key not in view.tables:
+            view.tables[key] = table(view, *args, **kwargs)
+        kept: T = view.tables[key]
+        return kept
+
+    return remembered
+
+
 class View:
     """Read-only access to one observation. Rates are per second over the window; sizes are bytes."""
 
     def __init__(self, observation: Observation, anomalies: tuple[Anomaly, ...] = ()) -> None:
         self.observation = observation
         self.anomalies = anomalies
-        self._per_pid: dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, float]] = {}
+        self.tables: dict[Hashable, Any] = {}  # what `per_view` keeps
 
     @property
     def window(self) -> Window:
@@ -77,14 +100,9 @@ class View:
             return None
         return first, last
 
-    def per_pid(self, name: str, **labels: object) -> dict[int, float]:
+    @per_view
+    def per_pid(self, name: str, /, **labels: object) -> dict[int, float]:
         """Return ``{pid: rate}`` of a counter, or ``{pid: last level}`` of a gauge, summed over other labels."""
-        key = (name, tuple(sorted((k, str(v)) for k, v in labels.items())))
-        if key not in self._per_pid:
-            self._per_pid[key] = self._fold(name, labels)
-        return self._per_pid[key]
-
-    def _fold(self, name: str, labels: dict[str, object]) -> dict[int, float]:
         columns = self.window.columns(name, **labels)
         if not columns or not len(self.window.times):
             return {}
@@ -128,6 +146,10 @@ class View:
         return sorted(found, key=lambda g: -sum(self.cpu.get(p.pid, 0.0) for p in g.members))
 
     @cached_property
+    def _group_by_pid(self) -> dict[int, Group]:
+        return {process.pid: group for group in self.groups for process in group.members}
+
+    @cached_property
     def _first_alike(self) -> dict[tuple[int, str, str], int]:
         """The oldest process of each (parent, program, command line)."""
         first: dict[tuple[int, str, str], Process] = {}
@@ -152,9 +174,8 @@ class View:
 
     def group_of(self, pid: int) -> Group:
         """Return the group a process belongs to (of its own if it is unknown)."""
-        for group in self.groups:
-            if pid in group.pids:
-                return group
+        if (group := self._group_by_pid.get(pid)) is not None:
+            return group
         process = self.processes.get(pid) or Process(pid, 0, "?", 0.0, "?")
         return Group(process, (process,))
 

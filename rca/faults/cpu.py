@@ -10,7 +10,7 @@ import numpy as np
 from rca.faults.shared import group_culprits, over_group, pressure, rise, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.topology import pids_behind
-from rca.view import View, series_onset
+from rca.view import View, per_view, series_onset
 from wardround.models.diagnosis import Culprit
 
 _HOST_CPU = "collectors.host"
@@ -463,6 +463,7 @@ FREQUENCY = FaultModel(
 )
 
 
+@per_view
 def _interrupt_share(view: View) -> dict[int, float]:
     """Share of each CPU's time spent in hard and soft interrupts."""
     out: dict[int, float] = {}

@@ -10,7 +10,7 @@ import numpy as np
 
 from rca.faults.shared import rise, times
 from rca.model import Curve, FaultModel, Feature, Finding
-from rca.view import View, filled
+from rca.view import View, filled, per_view
 from wardround.models.diagnosis import Culprit
 
 _SEGFAULT = re.compile(r"(?:traps: )?([^\s\[\]]{1,64})\[(\d+)\]:? (?:segfault|general protection|trap )")
@@ -30,6 +30,7 @@ class Ends:
     lived: float
 
 
+@per_view
 def ends(view: View) -> list[Ends]:
     """Ends of children by parent and program, from tracing, those with most failures first."""
     window = view.window

@@ -64,8 +64,7 @@ def _answers(view: View, culprit: Culprit) -> Finding | None:
 
 
 def _down_all_along(view: View, culprit: Culprit) -> Finding | None:
-    levels = view.window.level("wardround.engine.up", engine=culprit.label("address"))
-    seen = levels[~np.isnan(levels)]
+    seen = view.window.seen("wardround.engine.up", engine=culprit.label("address"))
     if not len(seen):
         return None
     return Finding(

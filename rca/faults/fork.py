@@ -10,11 +10,12 @@ import numpy as np
 from rca.faults.shared import over_group, process_culprit, rise, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.topology import in_cgroup
-from rca.view import View
+from rca.view import View, per_view
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import Process
 
 
+@per_view
 def _forks(view: View) -> dict[int, float]:
     """Children created by second, by the process that stands for the forking group."""
     out: dict[int, float] = {}
@@ -25,7 +26,7 @@ def _forks(view: View) -> dict[int, float]:
 
 
 def _fork_suspects(view: View) -> list[Culprit]:
-    forks = _forks(view)
+    forks = dict(_forks(view))
     if not forks:
         forks = {pid: rate / 300.0 for pid, rate in view.per_pid("linux.process.children.reaped_faults").items()}
     growth = _task_growth(view)
@@ -59,6 +60,7 @@ def _occupies(view: View, culprit: Culprit) -> Finding | None:
     return replace(told, value=max(by_rate, by_limit)) if told is not None else None
 
 
+@per_view
 def _task_growth(view: View) -> dict[int, float]:
     """Tasks (children and threads) gained between the snapshots, by leader and second."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rca.faults.shared import process_culprit, who
 from rca.model import Curve, FaultModel, Feature, Finding
-from rca.view import View
+from rca.view import View, per_view
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import FutexWait, Process, Thread
 
@@ -26,6 +26,7 @@ class Stuck:
     detail: str
 
 
+@per_view
 def stuck(view: View, pid: int) -> Stuck | None:
     """Judge one process from both snapshots: stopped, in uninterruptible sleep, or deadlocked in user space."""
     pair = view.both(pid)

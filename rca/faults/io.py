@@ -13,7 +13,7 @@ import numpy as np
 
 from rca.faults.shared import over_group, pressure, process_culprit, rise, size, who
 from rca.model import Curve, FaultModel, Feature, Finding
-from rca.view import View, series_onset
+from rca.view import View, per_view, series_onset
 from wardround.models.diagnosis import Culprit
 
 
@@ -247,6 +247,7 @@ def _throttled_devices(view: View) -> dict[str, float]:
     return out
 
 
+@per_view
 def _users_of(view: View, device: str) -> list[int]:
     """Processes that move data on a device or are limited on it, the one that waits longest first."""
     users = {pid for pid in view.per_pid("linux.disk.process_io", device=device) if pid in view.users}
@@ -380,6 +381,7 @@ _DEVICE_ERROR = re.compile(
 )
 
 
+@per_view
 def _failures(view: View) -> dict[str, list[float]]:
     """Times of block errors that the kernel logged since ten minutes before the window, by device."""
     found: dict[str, list[float]] = {}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from rca.faults.shared import rise, times
+from rca.faults.shared import times
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View
 from wardround.models.diagnosis import Culprit, CulpritKind, SeverityLevel
@@ -131,7 +132,7 @@ def _blocked(view: View, culprit: Culprit) -> Finding | None:
     return Finding(
         value=1.0 if state == "D" else 0.0,
         statement=f"{culprit.name} (pid {culprit.pid}) is now in state {state}",
-        values={"load": rise(view, "linux.tasks.blocked")},
+        values={},
         unit="1",
         reproduce=f"cat /proc/{culprit.pid}/stack /proc/{culprit.pid}/wchan",
         source="collectors.topology",
@@ -147,20 +148,12 @@ _HUNG_TASK = _fault(
     ("a task sleeps in the kernel", "what it waits for does not come", "its callers wait too"),
     ("process.capture_stacks", "host.collect_vmcore"),
 )
-HUNG_TASK = FaultModel(
-    fault=_HUNG_TASK.fault,
-    culprit=_HUNG_TASK.culprit,
-    prior=_HUNG_TASK.prior,
-    suspects=_HUNG_TASK.suspects,
+HUNG_TASK = replace(
+    _HUNG_TASK,
     features=(
         *_HUNG_TASK.features,
         Feature("still_blocked", "topology.threads", _blocked, Curve((0.0, -2.5), (1.0, 1.0))),
     ),
-    headline=_HUNG_TASK.headline,
-    symptoms=_HUNG_TASK.symptoms,
-    effects=_HUNG_TASK.effects,
-    chain=_HUNG_TASK.chain,
-    actions=_HUNG_TASK.actions,
 )
 
 _DUMP = ("host.collect_vmcore", "host.update_kernel")

@@ -11,7 +11,7 @@ import numpy as np
 from rca.faults.room import anon_levels, room
 from rca.faults.shared import MIB, process_culprit, size, who
 from rca.model import Curve, FaultModel, Feature, Finding
-from rca.view import View, filled
+from rca.view import View, filled, per_view
 from wardround.models.diagnosis import Culprit
 from wardround.models.series import FloatArray
 
@@ -24,6 +24,7 @@ def floors(level: FloatArray) -> FloatArray:
     return np.stack([part.min(axis=0) for part in np.array_split(level, 3)])
 
 
+@per_view
 def _growth(view: View) -> dict[int, float]:
     """Growth of private memory by process, bytes per second between the floors of the first and last third."""
     columns = view.window.columns("linux.process.memory.anon")

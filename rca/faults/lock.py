@@ -14,10 +14,11 @@ import numpy as np
 
 from rca.faults.shared import process_culprit, who
 from rca.model import Curve, FaultModel, Feature, Finding
-from rca.view import View
+from rca.view import View, per_view
 from wardround.models.diagnosis import Culprit
 
 
+@per_view
 def _futex_share(view: View) -> dict[int, float]:
     """Threads' worth of futex waiting, by process: traced where eBPF runs, else off the snapshots' wait channels."""
     traced = view.per_pid("linux.process.futex.wait")

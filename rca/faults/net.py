@@ -145,9 +145,8 @@ LOSS = FaultModel(
 
 def _rtt(view: View, peer: str, netns: str) -> tuple[float, float]:
     """(median, lowest) round-trip time to a peer, seconds."""
-    rtt = view.window.level("linux.tcp.peer.rtt", peer=peer, netns=netns)
-    low = view.window.level("linux.tcp.peer.min_rtt", peer=peer, netns=netns)
-    rtt, low = rtt[~np.isnan(rtt)], low[~np.isnan(low)]
+    rtt = view.window.seen("linux.tcp.peer.rtt", peer=peer, netns=netns)
+    low = view.window.seen("linux.tcp.peer.min_rtt", peer=peer, netns=netns)
     return (float(np.median(rtt)) if len(rtt) else float("nan"), float(low.min()) if len(low) else float("nan"))
 
 

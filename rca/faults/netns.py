@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 
-import numpy as np
-
 from rca.faults.shared import rise
 from rca.view import View
 from wardround.models.diagnosis import Culprit
@@ -69,8 +67,7 @@ def peers(view: View, netns: str) -> list[str]:
     counts = {peer: rise(view, "linux.tcp.retransmits", peer=peer) for peer in traced}
     told = view.window.entities("linux.tcp.peer.retransmits", "peer", netns=netns)
     for peer in told:
-        levels = view.window.level("linux.tcp.peer.retransmits", peer=peer, netns=netns)
-        seen = levels[~np.isnan(levels)]
+        seen = view.window.seen("linux.tcp.peer.retransmits", peer=peer, netns=netns)
         counts.setdefault(peer, float(seen.max() - seen.min()) if len(seen) else 0.0)
     return sorted(counts, key=lambda p: -counts[p])
 

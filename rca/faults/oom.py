@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rca.faults.room import largest_in
 from rca.faults.shared import process_culprit, rise, size, times
 from rca.model import Curve, FaultModel, Feature, Finding
-from rca.view import View, filled, series_onset
+from rca.view import View, filled, per_view, series_onset
 from wardround.models.diagnosis import Culprit
 
 _KILLED = re.compile(r"(?:Out of memory|Memory cgroup out of memory): Killed process (\d+) \(([^)]*)\)")
@@ -30,6 +30,7 @@ class Kill:
     cgroup: str = ""
 
 
+@per_view
 def kills(view: View) -> list[Kill]:
     """OOM kills of the last minutes, from the kernel log and from tracing, each once."""
     since = view.observation.end - RECENT

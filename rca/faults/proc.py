@@ -6,10 +6,11 @@ from collections import Counter
 
 from rca.faults.shared import process_culprit, syscall_errors, who
 from rca.model import Curve, FaultModel, Feature, Finding
-from rca.view import View
+from rca.view import View, per_view
 from wardround.models.diagnosis import Culprit
 
 
+@per_view
 def _fd_use(view: View) -> dict[int, tuple[float, float]]:
     """(open, limit) by process, from the series where seen, else from the snapshot."""
     opened, limits = view.per_pid("process.open_file_descriptor.count"), view.per_pid("linux.process.fd.limit")
@@ -97,6 +98,7 @@ FD_EXHAUSTION = FaultModel(
 )
 
 
+@per_view
 def _dead_children(view: View) -> dict[int, int]:
     """Zombies by parent, counted where they were dead at both ends of the window or the number grew."""
     after = Counter(p.ppid for p in view.observation.after.processes.values() if p.state == "Z")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rca.topology import in_cgroup
-from rca.view import View
+from rca.view import View, per_view
 from wardround.models.series import FloatArray
 from wardround.models.topology import Process
 
@@ -40,6 +40,7 @@ def room(view: View, process: Process) -> Room:
     return best
 
 
+@per_view
 def limited_cgroups(view: View) -> dict[str, float]:
     """Cgroups with a memory limit below the host's memory, and the share of it in use."""
     total = view.window.last("system.memory.limit")

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from rca.model import Finding, Measure
-from rca.view import Group, View, filled, series_onset
+from rca.view import Group, View, series_onset
 from wardround.models.diagnosis import Culprit
-from wardround.models.series import FloatArray
 from wardround.models.topology import Process
 
 MIB = 2.0**20
@@ -81,13 +80,6 @@ def pressure(resource: str, kind: str = "some") -> Measure:
         )
 
     return measure
-
-
-def column_levels(view: View, columns: list[int]) -> FloatArray:
-    """``[T]`` levels summed over columns, gaps carried forward; all NaN where there are none."""
-    if not columns:
-        return np.full(len(view.window.times), np.nan)
-    return np.asarray(np.nansum(filled(view.window.levels[:, columns]), axis=1), dtype=np.float64)
 
 
 def rise(view: View, name: str, **labels: object) -> float:

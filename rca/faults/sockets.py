@@ -23,8 +23,7 @@ def _listeners(view: View) -> list[Socket]:
 def _queue_share(view: View, listener: Socket) -> float:
     """Mean fill of an accept queue over the window; the kernel lets one more in than the backlog says."""
     netns = netns_label(listener.netns)
-    levels = view.window.level("linux.tcp.listen.queue", address=listener.local, netns=netns)
-    seen = levels[~np.isnan(levels)]
+    seen = view.window.seen("linux.tcp.listen.queue", address=listener.local, netns=netns)
     waiting = float(seen.mean()) if len(seen) else float(listener.queue)
     return waiting / max(listener.backlog, 1)
 
@@ -152,8 +151,7 @@ def _caller(view: View, netns: str) -> int | None:
 
 
 def _ports_share(view: View, destination: str, netns: str) -> float:
-    used = view.window.level("linux.tcp.ports.used", destination=destination, netns=netns)
-    seen = used[~np.isnan(used)]
+    seen = view.window.seen("linux.tcp.ports.used", destination=destination, netns=netns)
     size = view.window.last("linux.tcp.ports.range", netns=netns)
     return float(seen.max()) / size if len(seen) and size > 0 else 0.0
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from wardround.models.diagnosis import Coverage
+from wardround.models.diagnosis import Coverage, Diagnosis
 from wardround.models.observation import Observation
 from wardround.models.records import LogRecord
 from wardround.models.series import Baseline, Catalogue, Frame, Window
@@ -111,3 +111,8 @@ def _topology(time: float, throttled: int) -> TopologySnapshot:
     web = Process(900, 1, "nginx", START - 7200, "S", exe="/usr/sbin/nginx", affinity=(0, 1, 2, 3), rss=2**24)
     groups = {GROUP: Cgroup(GROUP, 2, cpu_quota=0.2)} if throttled else {}
     return TopologySnapshot(time, {900: web, ENGINE_PID: engine}, groups)
+
+
+def without_run(diagnosis: Diagnosis) -> Diagnosis:
+    """Return a diagnosis without what differs between two rounds over the same observation: only its cost."""
+    return replace(diagnosis, usage=replace(diagnosis.usage, seconds=0.0))

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from agents.round import resume, run_round, unfinished, without_run
+from agents.round import resume, run_round, unfinished
 from tests.agents import observations
+from tests.agents.observations import without_run
 from wardround.ids import new_id
 from wardround.models.diagnosis import Diagnosis
 from wardround.settings import Settings

@@ -15,9 +15,10 @@ import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from agents.events import RoundEvent
-from agents.round import run_round, unfinished, without_run
+from agents.round import run_round, unfinished
 from agents.specialists import SPECIALISTS
 from tests.agents import observations
+from tests.agents.observations import without_run
 from wardround.ids import new_id
 from wardround.models.diagnosis import Diagnosis
 from wardround.models.document import to_document

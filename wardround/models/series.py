@@ -205,9 +205,13 @@ class Window:
 
     def last(self, name: str, **labels: object) -> float:
         """Return the latest level that was seen (NaN if never)."""
-        seen = self.level(name, **labels)
-        seen = seen[~np.isnan(seen)]
+        seen = self.seen(name, **labels)
         return float(seen[-1]) if len(seen) else float("nan")
+
+    def seen(self, name: str, **labels: object) -> FloatArray:
+        """Return the summed levels at the ticks where any matching series was read; empty where none ever was."""
+        level = self.level(name, **labels)
+        return level[~np.isnan(level)]
 
     def increase(self, name: str, **labels: object) -> float:
         """Return how much the matching counters rose over the window, resets left out (NaN if not seen twice)."""

@@ -40,8 +40,6 @@ static __always_inline int left_out(u64 sector) {
 }
 
 static __always_inline int io_started(u32 device, u64 sector, u32 direction, u32 level) {
-    if (left_out(sector))
-        return 0;
     struct request key = {.sector = sector, .device = device, .level = level};
     struct sent sent = {.at = bpf_ktime_get_ns(), .tgid = current_tgid(), .direction = direction};
     block_requests.update(&key, &sent);
@@ -49,8 +47,6 @@ static __always_inline int io_started(u32 device, u64 sector, u32 direction, u32
 }
 
 static __always_inline int io_done(u32 device, u64 sector, u64 bytes, int error, u32 level) {
-    if (left_out(sector))
-        return 0;
     struct request key = {.sector = sector, .device = device, .level = level};
     struct sent *sent = block_requests.lookup(&key);
     if (!sent)
@@ -132,19 +128,27 @@ int raw__block_rq_complete(struct bpf_raw_tracepoint_args *ctx) {
 }
 #elif defined(TP_block__block_io_start) && defined(TP_block__block_rq_complete)
 int tp__block__block_io_start(struct tracepoint__block__block_io_start *args) {
+    if (left_out(args->sector))
+        return 0;
     return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
 }
 
 // The end is taken from block_rq_complete: it tells the sector the request began at and, after merging, its size.
 int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *args) {
+    if (left_out(args->sector))
+        return 0;
     return io_done(args->dev, args->sector, args->nr_sector * 512ULL, args->error, 0);
 }
 #elif defined(TP_block__block_rq_issue) && defined(TP_block__block_rq_complete)
 int tp__block__block_rq_issue(struct tracepoint__block__block_rq_issue *args) {
+    if (left_out(args->sector))
+        return 0;
     return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
 }
 
 int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *args) {
+    if (left_out(args->sector))
+        return 0;
     return io_done(args->dev, args->sector, args->nr_sector * 512ULL, args->error, 0);
 }
 #endif
@@ -152,14 +156,14 @@ int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *ar
 #if defined(TP_block__block_bio_queue) && defined(TP_block__block_bio_complete)
 int tp__block__block_bio_queue(struct tracepoint__block__block_bio_queue *args) {
     u32 device = args->dev;
-    if (!bio_devices.lookup(&device))
+    if (!bio_devices.lookup(&device) || left_out(args->sector))
         return 0;
     return io_started(device, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 1);
 }
 
 int tp__block__block_bio_complete(struct tracepoint__block__block_bio_complete *args) {
     u32 device = args->dev;
-    if (!bio_devices.lookup(&device))
+    if (!bio_devices.lookup(&device) || left_out(args->sector))
         return 0;
     return io_done(device, args->sector, args->nr_sector * 512ULL, args->error, 1);
 }
