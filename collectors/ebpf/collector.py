@@ -23,7 +23,7 @@ import structlog
 from collectors.base import Capability, Reading, Roots
 from collectors.ebpf.bpf import Map
 from collectors.ebpf.gate import Gate, Governor
-from collectors.ebpf.handover import Loaded, load
+from collectors.ebpf.handover import Loaded, Program, load
 from collectors.ebpf.host import EbpfHost, inspect_host
 from collectors.ebpf.subjects.block import BlockReader
 from collectors.ebpf.subjects.interrupts import InterruptReader
@@ -46,8 +46,9 @@ GATED: dict[str, tuple[tuple[str, ...], float, float]] = {
     "sched": (("sched_switch",), 400e-9, 0.004),
     "syscalls": (("sys_exit",), 120e-9, 0.003),
     "interrupts": (("irq_handler_entry", "irq_handler_exit", "softirq_entry", "softirq_exit"), 300e-9, 0.004),
+    "block": (("block_io_start", "block_rq_issue", "block_rq_complete"), 900e-9, 0.004),
 }
-# Only where a device handles bios without requests: they cost every request elsewhere.
+# Join the block requests where a device handles bios without them: they cost every request elsewhere.
 BIO_TRACEPOINTS = ("block_bio_queue", "block_bio_complete")
 
 
@@ -187,9 +188,7 @@ class EbpfCollector:
             "sched": lambda: SchedReader(maps, catalogue),
             "syscalls": lambda: SyscallReader(maps, catalogue),
             "interrupts": lambda: InterruptReader(maps, catalogue, Path(self._roots.proc) / "interrupts"),
-            "block": lambda: BlockReader(
-                maps, catalogue, Path(self._roots.sys), lambda: _attach_all(BIO_TRACEPOINTS, loaded)
-            ),
+            "block": lambda: BlockReader(maps, catalogue, Path(self._roots.sys), lambda: self._follow_bios(loaded)),
             "memory": lambda: MemoryReader(maps, catalogue, enums.get("migrate_reason", {})),
             "network": lambda: NetworkReader(maps, catalogue, enums.get("skb_drop_reason", {})),
             "lifecycle": lambda: LifecycleReader(maps, catalogue),
@@ -201,6 +200,11 @@ class EbpfCollector:
             except KeyError:  # its programs did not compile here: `skipped` says why
                 continue
         return readers
+
+    def _follow_bios(self, loaded: Loaded) -> None:
+        for gate in self.gates:
+            if gate.subject == "block":
+                gate.add(_usable(BIO_TRACEPOINTS, loaded))
 
 
 def _unload(governor: Governor | None, loaded: Loaded) -> None:
@@ -220,21 +224,25 @@ def _attach_all(names: Collection[str], loaded: Loaded) -> None:
                 loaded.skipped[name] = str(error)
 
 
-def _gate(subject: str, loaded: Loaded, bounded: bool) -> Gate | None:
-    """Build a subject's gate over those of its programs whose tracepoints can be attached to."""
-    tracepoints, cost, budget = GATED[subject]
+def _usable(names: Collection[str], loaded: Loaded) -> list[Program]:
+    """Return those of these programs whose tracepoints can be attached to; the others are skipped with the reason."""
     usable = []
-    for name in tracepoints:
+    for name in names:
         program = loaded.programs.get(name)
-        if program is None:
-            continue
-        try:
-            program.attach()
-            program.detach()
-        except OSError as error:
-            loaded.skipped[name] = str(error)
-            continue
-        usable.append(program)
+        if program is not None:
+            try:
+                program.attach()
+                program.detach()
+            except OSError as error:
+                loaded.skipped[name] = str(error)
+            else:
+                usable.append(program)
+    return usable
+
+
+def _gate(subject: str, loaded: Loaded, bounded: bool) -> Gate | None:
+    tracepoints, cost, budget = GATED[subject]
+    usable = _usable(tracepoints, loaded)
     if not usable or f"{subject}_events" not in loaded.maps:
         return None
     events = Map(loaded.maps[f"{subject}_events"], np.dtype("u4"), np.dtype("u8"))

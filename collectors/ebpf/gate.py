@@ -62,6 +62,14 @@ class Gate:
                 self._opened = time.monotonic()
                 self._taken = self._taken or (self._opened, 0.0)
 
+    def add(self, programs: Sequence[Program]) -> None:
+        """Let more programs through from now on."""
+        with self._lock:
+            self.programs = (*self.programs, *programs)
+            if self._opened is not None:
+                for program in programs:
+                    program.attach()
+
     def close(self) -> None:
         with self._lock:
             if self._opened is not None:

@@ -48,7 +48,6 @@ OFFSETS = {
     "CFS_RQ_RQ": ("cfs_rq", "rq"),
     "RQ_CLOCK": ("rq", "clock"),
     "REQUEST_QUEUE": ("request", "q"),
-    "REQUEST_SECTOR": ("request", "__sector"),
     "REQUEST_FLAGS": ("request", "cmd_flags"),
     "QUEUE_DISK": ("request_queue", "disk"),
     "DISK_MAJOR": ("gendisk", "major"),

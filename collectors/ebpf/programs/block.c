@@ -7,16 +7,16 @@
 
 enum direction { READ_, WRITE_, DISCARD_, FLUSH_, DIRECTIONS };
 
-struct request { u64 sector; u32 device; u32 level; };
-struct sent { u64 at; u32 tgid; u32 direction; };
+struct sent { u64 request; u64 at; u32 tgid; u32 direction; };
 struct io_key { u32 tgid; u32 device; u32 direction; u32 unused; };
 struct io { u64 bytes; u64 count; u64 ns; };
 struct latency_key { u32 device; u32 direction; };
 struct latency { u32 buckets[40]; u64 ns; u64 count; u64 errors; };
 
-// Which requests are left out: those whose sector's hash meets this mask (0: none). User space sets it by their rate.
-BPF_ARRAY(block_sampling, u32, 1);
-BPF_TABLE("lru_hash", struct request, struct sent, block_requests, 8192);
+BPF_PERCPU_ARRAY(block_events, u64, 1);
+BPF_ARRAY(block_opened, u64, 1); // when tracing (again) began: what was sent before may have ended unseen
+// Requests under way: direct-mapped by what tells them apart, a collision loses one.
+BPF_ARRAY(block_requests, struct sent, 4096);
 BPF_HASH(block_io, struct io_key, struct io, 2048);
 BPF_HASH(block_latency, struct latency_key, struct latency, 256);
 BPF_PERCPU_ARRAY(block_scratch, struct latency, 1);
@@ -33,24 +33,37 @@ static __always_inline u32 direction_of(char first, char second) {
     return WRITE_;
 }
 
-static __always_inline int left_out(u64 sector) {
-    int first = 0;
-    u32 *mask = block_sampling.lookup(&first);
-    return mask && (((sector * 0x9E3779B97F4A7C15ULL) >> 40) & *mask);
+static __always_inline struct sent *sent_of(u64 request) {
+    int index = (request * 0x9E3779B97F4A7C15ULL) >> 52;
+    return block_requests.lookup(&index);
 }
 
-static __always_inline int io_started(u32 device, u64 sector, u32 direction, u32 level) {
-    struct request key = {.sector = sector, .device = device, .level = level};
-    struct sent sent = {.at = bpf_ktime_get_ns(), .tgid = current_tgid(), .direction = direction};
-    block_requests.update(&key, &sent);
+// Where requests are told apart by what they move: on the floor of requests, and on that of bios below them.
+static __always_inline u64 named(u32 device, u64 sector, u64 floor) {
+    return ((u64)device << 32) ^ (sector << 1) ^ floor;
+}
+
+static __always_inline int io_started(u64 request, u32 direction) {
+    block_events.increment(FIRST);
+    struct sent *sent = sent_of(request);
+    if (!sent)
+        return 0;
+    sent->at = bpf_ktime_get_ns();
+    sent->tgid = current_tgid();
+    sent->direction = direction;
+    sent->request = request;
     return 0;
 }
 
-static __always_inline int io_done(u32 device, u64 sector, u64 bytes, int error, u32 level) {
-    struct request key = {.sector = sector, .device = device, .level = level};
-    struct sent *sent = block_requests.lookup(&key);
-    if (!sent)
-        return 0;
+// The request's start, where it was seen since tracing last began.
+static __always_inline struct sent *started(u64 request) {
+    int zero = 0;
+    u64 *opened = block_opened.lookup(&zero);
+    struct sent *sent = sent_of(request);
+    return sent && opened && sent->request == request && sent->at >= *opened ? sent : 0;
+}
+
+static __always_inline int io_done(struct sent *sent, u32 device, u64 bytes, int error) {
     u64 ns = bpf_ktime_get_ns() - sent->at;
     struct io_key by = {.tgid = sent->tgid, .device = device, .direction = sent->direction};
     struct io none = {}, *io = block_io.lookup_or_try_init(&by, &none);
@@ -77,19 +90,13 @@ static __always_inline int io_done(u32 device, u64 sector, u64 bytes, int error,
         if (error)
             add(latency->errors, 1);
     }
-    block_requests.delete(&key);
+    sent->request = 0;
     return 0;
 }
 
-#if defined(TP_block__block_io_start) && defined(OFF_REQUEST_QUEUE) && defined(OFF_REQUEST_SECTOR) \
-    && defined(OFF_REQUEST_FLAGS) && defined(OFF_QUEUE_DISK) && defined(OFF_DISK_MAJOR) && defined(OFF_DISK_MINOR)
-// Raw tracepoints where the request's members are known: a request left out then costs next to nothing.
-static __always_inline u64 sector_of(u64 request) {
-    u64 sector = 0;
-    read_member(sector, request, OFF_REQUEST_SECTOR);
-    return sector;
-}
-
+#if defined(TP_block__block_io_start) && defined(OFF_REQUEST_QUEUE) && defined(OFF_REQUEST_FLAGS) \
+    && defined(OFF_QUEUE_DISK) && defined(OFF_DISK_MAJOR) && defined(OFF_DISK_MINOR)
+// Raw tracepoints where the request's members are known: a quarter of the cost, and its address tells it apart.
 static __always_inline u32 device_of(u64 request) {
     u64 queue = 0, disk = 0;
     u32 major = 0, minor = 0;
@@ -113,58 +120,39 @@ static __always_inline u32 operation_of(u64 request) {
 }
 
 int raw__block_io_start(struct bpf_raw_tracepoint_args *ctx) {
-    u64 request = ctx->args[0], sector = sector_of(request);
-    if (left_out(sector))
-        return 0;
-    return io_started(device_of(request), sector, operation_of(request), 0);
+    return io_started(ctx->args[0], operation_of(ctx->args[0]));
 }
 
-// The end is taken from block_rq_complete: the request still tells its first sector, and the call its size.
 int raw__block_rq_complete(struct bpf_raw_tracepoint_args *ctx) {
-    u64 request = ctx->args[0], sector = sector_of(request);
-    if (left_out(sector))
-        return 0;
-    return io_done(device_of(request), sector, (u32)ctx->args[2], (u32)ctx->args[1] != 0, 0);
+    struct sent *sent = started(ctx->args[0]);
+    return sent ? io_done(sent, device_of(ctx->args[0]), (u32)ctx->args[2], (u32)ctx->args[1] != 0) : 0;
 }
-#elif defined(TP_block__block_io_start) && defined(TP_block__block_rq_complete)
+#elif defined(TP_block__block_rq_complete) && (defined(TP_block__block_io_start) || defined(TP_block__block_rq_issue))
+#if defined(TP_block__block_io_start)
 int tp__block__block_io_start(struct tracepoint__block__block_io_start *args) {
-    if (left_out(args->sector))
-        return 0;
-    return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
+#else
+int tp__block__block_rq_issue(struct tracepoint__block__block_rq_issue *args) {
+#endif
+    return io_started(named(args->dev, args->sector, 0), direction_of(args->rwbs[0], args->rwbs[1]));
 }
 
 // The end is taken from block_rq_complete: it tells the sector the request began at and, after merging, its size.
 int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *args) {
-    if (left_out(args->sector))
-        return 0;
-    return io_done(args->dev, args->sector, args->nr_sector * 512ULL, args->error, 0);
-}
-#elif defined(TP_block__block_rq_issue) && defined(TP_block__block_rq_complete)
-int tp__block__block_rq_issue(struct tracepoint__block__block_rq_issue *args) {
-    if (left_out(args->sector))
-        return 0;
-    return io_started(args->dev, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 0);
-}
-
-int tp__block__block_rq_complete(struct tracepoint__block__block_rq_complete *args) {
-    if (left_out(args->sector))
-        return 0;
-    return io_done(args->dev, args->sector, args->nr_sector * 512ULL, args->error, 0);
+    struct sent *sent = started(named(args->dev, args->sector, 0));
+    return sent ? io_done(sent, args->dev, args->nr_sector * 512ULL, args->error) : 0;
 }
 #endif
 
 #if defined(TP_block__block_bio_queue) && defined(TP_block__block_bio_complete)
 int tp__block__block_bio_queue(struct tracepoint__block__block_bio_queue *args) {
     u32 device = args->dev;
-    if (!bio_devices.lookup(&device) || left_out(args->sector))
+    if (!bio_devices.lookup(&device))
         return 0;
-    return io_started(device, args->sector, direction_of(args->rwbs[0], args->rwbs[1]), 1);
+    return io_started(named(device, args->sector, 1), direction_of(args->rwbs[0], args->rwbs[1]));
 }
 
 int tp__block__block_bio_complete(struct tracepoint__block__block_bio_complete *args) {
-    u32 device = args->dev;
-    if (!bio_devices.lookup(&device) || left_out(args->sector))
-        return 0;
-    return io_done(device, args->sector, args->nr_sector * 512ULL, args->error, 1);
+    struct sent *sent = started(named(args->dev, args->sector, 1));
+    return sent ? io_done(sent, args->dev, args->nr_sector * 512ULL, args->error) : 0;
 }
 #endif

@@ -1,8 +1,5 @@
 """Block request latency by device, volume and time by the process that sent them (``programs/block.c``).
 
-At high rates a share of the requests is followed, chosen by a hash of their sector, and counts are scaled back: a
-request followed costs about 1.5 µs at both ends together, one left out a tenth of that.
-
 Latency quantiles are over reads and writes of the tick together (an octave's resolution, interpolated).
 """
 
@@ -23,8 +20,6 @@ from wardround.models.series import Catalogue, FloatArray
 DIRECTIONS = ("read", "write", "discard", "flush")
 QUANTILES = (0.5, 0.99, 1.0)
 LOOK_FOR_DEVICES = 30  # ticks
-FOLLOWED = 2500  # requests a second: 0.4 % of a CPU
-MOST_LEFT_OUT = 255  # of 256
 _LATENCY = [("buckets", "u4", 40), ("ns", "u8"), ("count", "u8"), ("errors", "u8")]
 
 
@@ -43,8 +38,6 @@ class BlockReader:
         self._io = open_map(maps, "block_io", key, [("bytes", "u8"), ("count", "u8"), ("ns", "u8")])
         self._latency = open_map(maps, "block_latency", [("device", "u4"), ("direction", "u4")], _LATENCY)
         self._bio_devices = open_map(maps, "bio_devices", "u4", "u4")
-        self._sampling = open_map(maps, "block_sampling", "u4", "u4")
-        self._mask, self._clock = 0, 0.0
         self._edges = octave_edges()
         self._tallies = {
             "bytes": Tally("linux.disk.process_io", self._process_labels),
@@ -61,33 +54,19 @@ class BlockReader:
         if self._tick % LOOK_FOR_DEVICES == 0:
             self._list_bio_devices()
         self._tick += 1
-        scale = self._mask + 1.0
-        requests = self._collect_processes(scale)
-        self._collect_latency(scale, sink)
-        sink.put(self._catalogue.id("wardround.ebpf.coverage", subject="block"), 1.0 / scale)
-        self._follow(requests / max(moment.clock - self._clock, 1e-3) if self._clock else 0.0)
-        self._clock = moment.clock
+        if moment.scale is not None:
+            self._collect_processes(moment.scale)
+            self._collect_latency(moment.scale, sink)
         for tally in (*self._tallies.values(), self._errors):
             tally.emit(sink)
         return []
 
-    def _follow(self, rate: float) -> None:
-        """Choose how many requests to follow from now on, by their rate in the last tick."""
-        wanted = 1
-        while wanted * FOLLOWED < rate and wanted <= MOST_LEFT_OUT:
-            wanted *= 2
-        if wanted - 1 != self._mask:
-            self._mask = wanted - 1
-            self._sampling.set(0, self._mask)
-
-    def _collect_processes(self, scale: float) -> float:
-        """Return the requests that ended since the last tick."""
+    def _collect_processes(self, scale: float) -> None:
         keys, values = self._io.drain()
         if len(keys):
             names = [(tgid, device, direction) for tgid, device, direction, _ in keys.tolist()]
             for field, tally in self._tallies.items():
                 tally.add(names, values[field] * (scale * (1e-9 if field == "ns" else 1.0)), self._catalogue)
-        return float(values["count"].sum()) * scale if len(keys) else 0.0
 
     def _collect_latency(self, scale: float, sink: Sink) -> None:
         keys, values = self._latency.drain()
