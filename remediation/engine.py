@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from remediation.action import INTERRUPTS, READS, Draft, Params, Spec, Target
+from wardround.shell import command
 
 
 class EngineName(Params):
@@ -71,7 +72,8 @@ def set_threads(target: Target) -> Iterator[Draft]:
 def inspect(target: Target) -> Iterator[Draft]:
     yield Draft(
         params=EngineName(engine=target.name[:255]),
-        preview=f"read health and last messages of {target.name}: curl -s {target.name}/health; journalctl -n 50",
+        preview=f"read health and last messages of {target.name}: "
+        + command("curl -s {}; tail -n 50 /var/log/syslog || journalctl -n 50", f"{target.name}/health"),
         blast_radius="none",
         rollback="none needed: it only reads",
         precheck="none",

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from remediation.action import INTERRUPTS, IRREVERSIBLE, LOCAL, READS, Draft, Params, Spec, Target
 from wardround.models.topology import Mount
+from wardround.shell import command
 
 MountPoint = Annotated[str, Field(pattern=r"^/[^\x00\n]*$", max_length=4096)]
 
@@ -48,7 +49,8 @@ def list_largest(target: Target) -> Iterator[Draft]:
     known = ", ".join(f"{path} ({amount})" for path, amount in mount.largest[:5])
     yield Draft(
         params=Filesystem(mountpoint=mount.mountpoint),
-        preview=f"list what holds most of {mount.mountpoint}: du -x {count} {mount.mountpoint} | sort -n | tail -20"
+        preview=f"list what holds most of {mount.mountpoint}: "
+        + command(f"du -x {count} {{}} | sort -n | tail -20", mount.mountpoint)
         + (f"; seen now: {known}" if known else ""),
         blast_radius="none; reading a large tree takes I/O",
         rollback="none needed: it only reads",
@@ -85,16 +87,32 @@ def grow(target: Target) -> Iterator[Draft]:
     if not size > 0:
         return
     add = max(int(size * 0.25) // 2**20 * 2**20, 2**20)
-    how = f"mount -o remount,size={int(size) + add}" if mount.fstype == "tmpfs" else "lvextend -r, or grow the volume"
     yield Draft(
         params=Growth(mountpoint=mount.mountpoint, add=add),
         preview=f"size of {mount.mountpoint} ({mount.fstype} on {mount.device}): "
-        f"{int(size)} -> {int(size) + add} bytes, by {how}",
+        f"{int(size)} -> {int(size) + add} bytes, by {_growing(target, mount, int(size), add)}",
         blast_radius="1 filesystem, while mounted",
         rollback="tmpfs shrinks again; xfs and most volumes do not" if mount.fstype != "tmpfs" else "remount as before",
         precheck="the volume group, the disk or memory has the room",
         verify=f"system.filesystem.usage of {mount.mountpoint}, state free, rises",
     )
+
+
+def _growing(target: Target, mount: Mount, size: int, add: int) -> str:
+    if mount.fstype == "tmpfs":
+        return command(f"mount -o remount,size={size + add} {{}}", mount.mountpoint)
+    device = f"/dev/{mount.device}"
+    resize = {
+        "xfs": command("xfs_growfs {}", mount.mountpoint),
+        "btrfs": command("btrfs filesystem resize max {}", mount.mountpoint),
+    }
+    then = resize.get(mount.fstype, command("resize2fs {}", device))
+    known = target.observation.after.devices.get(mount.device)
+    if known is not None and known.backing.startswith("/"):  # a loop device over a file
+        return command(f"truncate -s +{add} {{}} && losetup -c {{}}", known.backing, device) + f" && {then}"
+    if mount.device.startswith("dm-"):
+        return command(f"lvextend -r -L +{add}b {{}}", mount.source)
+    return f"growing {device} by {add} bytes, then {then}"
 
 
 def fsck_and_remount(target: Target) -> Iterator[Draft]:
@@ -114,10 +132,11 @@ def fsck_and_remount(target: Target) -> Iterator[Draft]:
 
 def inspect_errors(target: Target) -> Iterator[Draft]:
     mount = target.mount
-    name = mount.device if mount is not None else target.name
+    device = f"/dev/{mount.device}" if mount is not None else target.name
     yield Draft(
         params=Filesystem(mountpoint=mount.mountpoint if mount is not None else "/"),
-        preview=f"read why {target.name} failed: dmesg | grep -iE 'error|remount'; smartctl -a {name}",
+        preview=f"read why {target.name} failed: dmesg | grep -iE 'error|remount'; "
+        + command("smartctl -a {}", device),
         blast_radius="none",
         rollback="none needed: it only reads",
         precheck="the kernel log can be read",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pydantic import Field
 
 from remediation.action import LOCAL, READS, WIDE, Draft, Effect, Params, Spec, Target
+from wardround.shell import command
 
 Draftable = Callable[[Target], Iterator[Draft]]
 
@@ -22,7 +23,9 @@ def _about(preview: str, verify: str, radius: str = "none", rollback: str = "non
         host = target.observation.host
         yield Draft(
             params=HostName(host=host.name or "localhost"),
-            preview=preview.format(host=host.name, kernel=host.kernel, culprit=target.name),
+            preview=preview.format(
+                host=host.name, kernel=host.kernel, culprit=target.name, quoted=command("{}", target.name)
+            ),
             blast_radius=radius,
             rollback=rollback,
             precheck="the host is up",
@@ -68,7 +71,10 @@ ACTIONS = (
     _spec(
         "host.inspect_coredump",
         "read the core dump of what crashed",
-        _about("read the core of {culprit}: coredumpctl list; coredumpctl info {culprit}", "its last frame is named"),
+        _about(
+            "read the core of {culprit}: cat /proc/sys/kernel/core_pattern; coredumpctl info {quoted}",
+            "its last frame is named",
+        ),
     ),
     _spec(
         "host.inspect_memory",
@@ -82,7 +88,7 @@ ACTIONS = (
         "change.review",
         "list what was changed before the onset",
         _about(
-            "list changes on {host}: journalctl -u apt-daily-upgrade; tail -50 /var/log/dpkg.log; last -x | head",
+            "list changes on {host}: tail -50 /var/log/dpkg.log /var/log/apt/history.log; last -x | head",
             "the change that precedes the onset is named",
         ),
     ),

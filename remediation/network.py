@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from remediation.action import LOCAL, READS, WIDE, Draft, Params, Spec, Target
+from wardround.shell import command
 
 Interface = Annotated[str, Field(pattern=r"^[^/\s\x00]+$", max_length=255)]
 
@@ -109,7 +110,9 @@ def inspect_path(target: Target) -> Iterator[Draft]:
     yield Draft(
         params=Path(name=_word(peer or target.name)),
         preview=f"read the path from {target.name} to {peer or 'its peers'}: "
-        f"{inside}tc -s qdisc show dev {target.name}; {inside}nft list ruleset; mtr -r {peer or 'PEER'}",
+        + command(
+            f"{inside}tc -s qdisc show dev {{}}; {inside}nft list ruleset; mtr -r {{}}", target.name, peer or "PEER"
+        ),
         blast_radius="none; mtr sends a few packets",
         rollback="none needed: it only reads",
         precheck="the interface and the peer still exist",

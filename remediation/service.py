@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from remediation.action import INTERRUPTS, READS, Draft, Params, Spec, Target
+from wardround.shell import command
 
 
 class UnitName(Params):
@@ -24,7 +25,7 @@ def restart(target: Target) -> Iterator[Draft]:
         preview=f"{target.unit}: {unit.active} ({unit.sub}), main pid {unit.main_pid} -> restarted, a new main pid",
         blast_radius=f"1 service; {target.members(unit.cgroup) if unit.cgroup else 1} processes end and start again",
         rollback="none: the state the process held in memory is gone; the unit file stays as it is",
-        precheck=f"systemctl show {target.unit} names the same main pid",
+        precheck=command("systemctl show {}", target.unit) + " names the same main pid",
         verify=target.metrics,
     )
 
@@ -38,8 +39,8 @@ def stop_restart_loop(target: Target) -> Iterator[Draft]:
         params=UnitName(unit=target.unit),
         preview=f"{target.unit}: {unit.active} ({unit.sub}), {unit.restarts} restarts -> stopped",
         blast_radius="1 service, which was not serving between its deaths",
-        rollback=f"systemctl reset-failed {target.unit} && systemctl start {target.unit}",
-        precheck=f"systemctl show -p NRestarts {target.unit} still rises",
+        rollback=command("systemctl reset-failed {0} && systemctl start {0}", target.unit),
+        precheck=command("systemctl show -p NRestarts {}", target.unit) + " still rises",
         verify=target.metrics,
     )
 
@@ -52,10 +53,15 @@ class Program(Params):
 
 def inspect_failure(target: Target) -> Iterator[Draft]:
     name = target.unit or target.name
-    command = f"journalctl -u {name} -n 50" if target.unit else f"journalctl -n 50 _COMM={name}; dmesg | tail -50"
+    if target.unit:
+        how = command("journalctl -n 50 -u {}", name)
+    elif "collectors.journal" in target.observation.coverage.ran:
+        how = command("journalctl -n 50 {}; dmesg | tail -50", f"_COMM={name}")
+    else:
+        how = command("grep -rhF -- {} /var/log | tail -50; dmesg | tail -50", name)
     yield Draft(
         params=Program(name=name[:255]),
-        preview=f"read the last messages of {name}: {command}",
+        preview=f"read the last messages of {name}: {how}",
         blast_radius="none",
         rollback="none needed: it only reads",
         precheck="the journal or the kernel log can be read",

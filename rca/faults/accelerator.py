@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from rca.faults.shared import process_culprit, rise, size, times, who
+from rca.faults.shared import in_logs, process_culprit, rise, size, times, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, filled
 from wardround.models.diagnosis import Culprit
@@ -199,7 +199,7 @@ def _allocation_failed(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{len(lines)} log lines tell of a refused device allocation",
         values={"lines": len(lines)},
         unit="{event}",
-        reproduce="journalctl -e -g 'out of memory'",
+        reproduce=in_logs(view, "out of memory"),
         source="collectors.logfiles",
         kind="log",
         trust="text",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View
 from wardround.models.diagnosis import Culprit
+from wardround.shell import command
 
 # dpkg.log: "2026-11-22 09:00:01 upgrade libfoo:amd64 1.0-1 1.0-2"; dnf.log: "Upgraded: foo-1.0-2.x86_64"
 _CHANGED = re.compile(
@@ -76,7 +77,7 @@ def _precedes(view: View, culprit: Culprit) -> Finding | None:
         ),
         values={"minutes_ago": age / 60, "processes": len(touched)},
         unit="min",
-        reproduce=f"grep {change.package} /var/log/dpkg.log | tail",
+        reproduce=command("grep -F -- {} /var/log/dpkg.log | tail", change.package),
         source="collectors.logfiles",
         kind="log",
         trust="host",

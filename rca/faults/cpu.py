@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from rca.faults.shared import group_culprits, over_group, pressure, rise, who
+from rca.faults.shared import cgroup_file, group_culprits, over_group, pressure, rise, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.topology import pids_behind
 from rca.view import View, per_view, series_onset
 from wardround.models.diagnosis import Culprit
+from wardround.shell import command
 
 _HOST_CPU = "collectors.host"
 
@@ -187,7 +188,7 @@ def _throttled_ratio(view: View, culprit: Culprit) -> Finding | None:
         values={"throttled_periods": stopped, "periods": periods, "throttled_ratio": stopped / periods},
         unit="1",
         baseline={"throttled_ratio": 0.0},
-        reproduce=f"cat /sys/fs/cgroup{culprit.name}/cpu.stat /sys/fs/cgroup/cpu{culprit.name}/cpu.stat",
+        reproduce=command("cat {}", cgroup_file(view, culprit.name, "cpu", "cpu.stat")),
         source="collectors.cgroup",
         series=(f"linux.cgroup.cpu.throttled_periods{{cgroup={culprit.name}}}",),
         onset=series_onset(view.window, view.window.level("linux.cgroup.cpu.throttled_periods", cgroup=culprit.name)),
@@ -208,7 +209,7 @@ def _quota_used(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{culprit.name} uses {used:.2f} of the {quota:.2f} CPUs its quota grants",
         values={"cpus_used": used, "quota_cpus": quota},
         unit="{cpu}",
-        reproduce=f"cat /sys/fs/cgroup{culprit.name}/cpu.max /sys/fs/cgroup/cpu{culprit.name}/cpu.cfs_quota_us",
+        reproduce=command("cat {}", cgroup_file(view, culprit.name, "cpu", "cpu.cfs_quota_us", "cpu.max")),
         source="collectors.cgroup",
         series=(f"linux.cgroup.cpu.usage{{cgroup={culprit.name}}}",),
     )

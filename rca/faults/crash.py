@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rca.faults.shared import rise, times
+from rca.faults.shared import in_logs, rise, times
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, filled, per_view
 from wardround.models.diagnosis import Culprit
+from wardround.shell import command
 
 _SEGFAULT = re.compile(r"(?:traps: )?([^\s\[\]]{1,64})\[(\d+)\]:? (?:segfault|general protection|trap )")
 
@@ -123,9 +124,9 @@ def _crashes(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{culprit.name} died {times(count)} in {view.seconds:.0f} s, {how}",
         values={"deaths": count, "seconds": view.seconds, **values},
         unit="{process}",
-        reproduce=f"systemctl status {unit}"
+        reproduce=command("systemctl status {}", unit)
         if unit
-        else f"dmesg -T | grep {culprit.name}; journalctl -e -g {culprit.name}",
+        else command("dmesg -T | grep -F -- {}; ", culprit.name) + in_logs(view, culprit.name),
         source=source,
         kind="event",
         series=(f"linux.process.children.ended{{comm={culprit.name}, outcome={_outcome(mine)}, pid={mine.parent}}}",)
@@ -174,7 +175,7 @@ def _only_fails(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{mine.failed} of its {mine.count} ends in the window were failures",
         values={"failed": mine.failed, "ends": mine.count},
         unit="{process}",
-        reproduce=f"journalctl -e -g {culprit.name}",
+        reproduce=in_logs(view, culprit.name),
         source="collectors.ebpf",
         kind="event",
     )

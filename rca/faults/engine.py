@@ -12,6 +12,7 @@ from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, series_onset
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import Engine
+from wardround.shell import command
 
 
 def _engines(view: View) -> list[Engine]:
@@ -54,7 +55,7 @@ def _answers(view: View, culprit: Culprit) -> Finding | None:
         statement=f"the {engine.kind} engine at {engine.address or 'no port'}: {told}",
         values={},
         unit="1",
-        reproduce=f"curl -m 3 http://{engine.address}/health",
+        reproduce=command("curl -m 3 {}", f"http://{engine.address}/health"),
         source="collectors.engines",
         kind="test",
         trust="host",
@@ -72,7 +73,7 @@ def _down_all_along(view: View, culprit: Culprit) -> Finding | None:
         statement=f"it answered {seen.mean():.0%} of {len(seen)} health checks in the window",
         values={"answered_share": float(seen.mean()), "checks": len(seen)},
         unit="1",
-        reproduce=f"curl -m 3 http://{culprit.label('address')}/health",
+        reproduce=command("curl -m 3 {}", f"http://{culprit.label('address')}/health"),
         source="collectors.engines",
         trust="host",
         series=(f"wardround.engine.up{{engine={culprit.label('address')}}}",),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from rca.faults.shared import rise, size, syscall_errors
+from rca.faults.shared import in_logs, rise, size, syscall_errors
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, series_onset
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import Mount
+from wardround.shell import command
 
 
 def _mount(view: View, culprit: Culprit) -> Mount | None:
@@ -50,7 +51,7 @@ def _space_left(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{culprit.name} has {size(free)} of {size(used + free)} left ({share:.1%})",
         values={"free_bytes": free, "usable_bytes": used + free, "free_share": share},
         unit="By",
-        reproduce=f"df -h {culprit.name}"
+        reproduce=command("df -h {}", culprit.name)
         + (f"   # as pid {culprit.pid} sees it: /proc/{culprit.pid}/root" if culprit.pid else ""),
         source="collectors.filesystem",
         series=(f"system.filesystem.usage{{mountpoint={culprit.name}, state=free}}",),
@@ -68,9 +69,9 @@ def _filled_by(view: View, culprit: Culprit) -> Finding | None:
         statement=f"most of it is in {', '.join(parts)}",
         values={f"largest{i}": amount for i, (_, amount) in enumerate(mount.largest[:3])},
         unit=mount.largest_unit,
-        reproduce=f"du -xah {culprit.name} | sort -rh | head"
+        reproduce=command("du -xah {} | sort -rh | head", culprit.name)
         if mount.largest_unit == "By"
-        else f"du -x --inodes {culprit.name} | sort -rn | head",
+        else command("du -x --inodes {} | sort -rn | head", culprit.name),
         source="collectors.filesystem",
         kind="topology",
         trust="host",
@@ -89,7 +90,7 @@ def _writes_fail(view: View, _: Culprit) -> Finding | None:
         statement=f"{rate:.1f} calls a second fail for want of space (ENOSPC){told}",
         values={"refused": rate},
         unit="{error}/s",
-        reproduce="dmesg -T | tail; journalctl -p err -e | grep -i 'no space'",
+        reproduce="dmesg -T | tail; " + in_logs(view, "No space left"),
         source="collectors.ebpf",
         kind="event",
         series=("linux.process.syscall.errors",),
@@ -142,7 +143,7 @@ def _inodes_left(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{culprit.name} has {free:.0f} of {used + free:.0f} inodes left",
         values={"free": free, "inodes": used + free},
         unit="{inode}",
-        reproduce=f"df -i {culprit.name}",
+        reproduce=command("df -i {}", culprit.name),
         source="collectors.filesystem",
         series=(f"linux.filesystem.inodes{{mountpoint={culprit.name}, state=free}}",),
     )
@@ -157,7 +158,7 @@ def _space_remains(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{1.0 - share:.0%} of its space is free",
         values={"free_share": 1.0 - share},
         unit="1",
-        reproduce=f"df -h {culprit.name}",
+        reproduce=command("df -h {}", culprit.name),
         source="collectors.filesystem",
         series=(f"system.filesystem.usage{{mountpoint={culprit.name}, state=free}}",),
     )
@@ -215,7 +216,7 @@ def _went_readonly(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{culprit.name} is read-only {told}" if state == 1.0 else f"{culprit.name} is writable",
         values={"readonly": state},
         unit="1",
-        reproduce=f"findmnt -o TARGET,SOURCE,OPTIONS {culprit.name}; dmesg -T | grep -i remount",
+        reproduce=command("findmnt -o TARGET,SOURCE,OPTIONS {}; dmesg -T | grep -i remount", culprit.name),
         source="collectors.filesystem",
         kind="topology",
         series=(f"linux.filesystem.readonly{{mountpoint={culprit.name}}}",),
@@ -258,7 +259,7 @@ def _fs_errors(view: View, culprit: Culprit) -> Finding | None:
         ),
         values={"errors": count, "errors_in_window": risen, "logged": len(lines)},
         unit="{error}",
-        reproduce=f"cat /sys/fs/ext4/{device}/errors_count; dmesg -T | grep {device}",
+        reproduce=command("cat {}; dmesg -T | grep -F -- {}", f"/sys/fs/ext4/{device}/errors_count", device),
         source="collectors.filesystem",
         kind="log",
         onset=lines[0].time if lines else None,

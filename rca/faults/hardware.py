@@ -11,6 +11,7 @@ from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, filled
 from wardround.models.diagnosis import Culprit
 from wardround.models.records import LogRecord
+from wardround.shell import command
 
 _MACHINE_CHECK = re.compile(r"\[Hardware Error\]|mce: .*(?:Machine check|hardware error)|EDAC .* (?:CE|UE) ")
 _DISK = re.compile(
@@ -107,7 +108,7 @@ def _disk_health(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{len(lines)} reports of failing health of {culprit.name}, {kernel} of them by the kernel",
         values={"reports": len(lines), "by_kernel": kernel},
         unit="{event}",
-        reproduce=f"smartctl -H /dev/{culprit.name}; nvme smart-log /dev/{culprit.name}",
+        reproduce=command("smartctl -H {}; nvme smart-log {}", f"/dev/{culprit.name}", f"/dev/{culprit.name}"),
         source="collectors.kmsg" if kernel else "collectors.logfiles",
         kind="log",
         trust="kernel" if kernel else "text",

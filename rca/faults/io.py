@@ -11,10 +11,11 @@ import re
 
 import numpy as np
 
-from rca.faults.shared import over_group, pressure, process_culprit, rise, size, who
+from rca.faults.shared import cgroup_file, over_group, pressure, process_culprit, rise, size, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, per_view, series_onset
 from wardround.models.diagnosis import Culprit
+from wardround.shell import command
 
 
 def _rate(view: View, name: str, device: str, **labels: object) -> float:
@@ -100,7 +101,7 @@ def _busy(view: View, culprit: Culprit) -> Finding | None:
         values={"busy_share": busy},
         unit="1",
         baseline={"busy_share_since_boot": view.window.since_boot(view.uptime, "system.disk.io_time", device=device)},
-        reproduce=f"iostat -x {device} 1 5 || grep ' {device} ' /proc/diskstats",
+        reproduce=command("iostat -x {} 1 5 || grep -w -F -- {} /proc/diskstats", device, device),
         source="collectors.block",
         series=(f"system.disk.io_time{{device={device}}}",),
         onset=series_onset(view.window, view.window.level("system.disk.io_time", device=device)),
@@ -118,7 +119,7 @@ def _deep_queue(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{depth:.1f} requests are in flight on {device} on average, each takes {1e3 * took:.1f} ms",
         values={"in_flight": depth, "seconds_per_request": took},
         unit="{operation}",
-        reproduce=f"iostat -x {device} 1 5   # columns aqu-sz, await",
+        reproduce=command("iostat -x {} 1 5   # columns aqu-sz, await", device),
         source="collectors.block",
         series=(f"linux.disk.queue_time{{device={device}}}",),
     )
@@ -138,7 +139,7 @@ def _volume(view: View, culprit: Culprit) -> Finding | None:
         values={"requests": requests, "bytes": moved},
         unit="By/s",
         baseline={"bytes_since_boot": view.window.since_boot(view.uptime, "system.disk.io", device=device)},
-        reproduce=f"iostat -x {device} 1 5",
+        reproduce=command("iostat -x {} 1 5", device),
         source="collectors.block",
         series=(
             f"system.disk.io{{device={device}, direction=write}}",
@@ -273,7 +274,7 @@ def _slow(view: View, culprit: Culprit) -> Finding | None:
         ),
         values={"seconds_per_request": took, "seconds_waited_per_request": felt},
         unit="s",
-        reproduce=f"iostat -x {device} 1 5   # columns r_await, w_await",
+        reproduce=command("iostat -x {} 1 5   # columns r_await, w_await", device),
         source="collectors.block",
         series=(
             f"system.disk.operation_time{{device={device}, direction=read}}",
@@ -296,7 +297,7 @@ def _little_offered(view: View, culprit: Culprit) -> Finding | None:
         ),
         values={"requests": requests, "bytes": moved, "in_flight": depth},
         unit="{operation}/s",
-        reproduce=f"iostat -x {culprit.name} 1 5",
+        reproduce=command("iostat -x {} 1 5", culprit.name),
         source="collectors.block",
         series=(
             f"system.disk.operations{{device={culprit.name}, direction=read}}",
@@ -335,7 +336,7 @@ def _held_back(view: View, culprit: Culprit) -> Finding | None:
         statement=f"cgroup {path} is limited on this device: {limit}",
         values={f"n{i}": float(n) for i, n in enumerate(re.findall(r"\d+", limit))},
         unit="1",
-        reproduce=f"grep . /sys/fs/cgroup/blkio{path}/blkio.throttle.*_device /sys/fs/cgroup{path}/io.max",
+        reproduce=command("cd {} && grep -s . blkio.throttle.*_device io.max", cgroup_file(view, path, "blkio")),
         source="collectors.cgroup",
         kind="topology",
     )
@@ -415,7 +416,7 @@ def _errors_logged(view: View, culprit: Culprit) -> Finding | None:
         statement=f"the kernel logged {len(times)} I/O errors of {culprit.name}",
         values={"errors": len(times)},
         unit="{error}",
-        reproduce=f"dmesg -T | grep -i error | grep {culprit.name}",
+        reproduce=command("dmesg -T | grep -i error | grep -F -- {}", culprit.name),
         source="collectors.kmsg",
         kind="log",
         onset=times[0] if times else None,
@@ -431,7 +432,9 @@ def _requests_failed(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{failed} requests to {culprit.name} failed in the window",
         values={"failed": failed},
         unit="{error}",
-        reproduce=f"cat /sys/block/{culprit.name}/device/ioerr_cnt; dmesg -T | grep {culprit.name}",
+        reproduce=command(
+            "cat {}; dmesg -T | grep -F -- {}", f"/sys/block/{culprit.name}/device/ioerr_cnt", culprit.name
+        ),
         source="collectors.ebpf",
         kind="event",
         series=(f"linux.disk.errors{{device={culprit.name}}}",),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from rca.faults.room import anon_levels, room
-from rca.faults.shared import MIB, process_culprit, size, who
+from rca.faults.shared import MIB, cgroup_file, process_culprit, size, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, filled, per_view
 from wardround.models.diagnosis import Culprit
 from wardround.models.series import FloatArray
+from wardround.shell import command
 
 # A leak matters where it reaches its limit within a working day.
 HORIZON = 8 * 3600.0
@@ -111,9 +112,7 @@ def _time_left(view: View, culprit: Culprit) -> Finding | None:
         unit="s",
         reproduce="grep -E 'MemTotal|MemAvailable' /proc/meminfo"
         if space.cgroup is None
-        else (
-            f"cat /sys/fs/cgroup/memory{space.cgroup}/memory.usage_in_bytes /sys/fs/cgroup{space.cgroup}/memory.current"
-        ),
+        else (command("cat {}", cgroup_file(view, space.cgroup, "memory", "memory.usage_in_bytes", "memory.current"))),
         source="collectors.process",
         kind="test",
     )

@@ -16,6 +16,7 @@ from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, series_onset
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import Interface
+from wardround.shell import command
 
 
 def _conntrack_suspects(view: View) -> list[Culprit]:
@@ -120,7 +121,7 @@ def _link_state(view: View, culprit: Culprit) -> Finding | None:
         ),
         values={"carrier_changes": flaps, "errors": bad, "packets": packets},
         unit="{event}",
-        reproduce=f"{enter(view, netns)}ip -s link show {link.name}",
+        reproduce=enter(view, netns) + command("ip -s link show {}", link.name),
         source="collectors.network",
         series=(f"linux.network.carrier_changes{{interface={link.name}, netns={netns}}}",),
         onset=series_onset(view.window, view.window.level("system.network.dropped", interface=link.name, netns=netns)),

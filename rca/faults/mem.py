@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from rca.faults.room import anon_levels, largest_in, limited_cgroups, room
-from rca.faults.shared import over_group, pressure, process_culprit, rise, size, who
+from rca.faults.shared import cgroup_file, over_group, pressure, process_culprit, rise, size, who
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.topology import in_cgroup
 from rca.view import View
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import Process
+from wardround.shell import command
 
 
 def _refaults(view: View, path: str) -> float:
@@ -66,7 +67,7 @@ def _refault_rate(view: View, culprit: Culprit) -> Finding | None:
         unit="{page}/s",
         reproduce="grep refault /proc/vmstat"
         if culprit.name == "/"
-        else f"grep refault /sys/fs/cgroup/memory{culprit.name}/memory.stat /sys/fs/cgroup{culprit.name}/memory.stat",
+        else command("grep refault {}", cgroup_file(view, culprit.name, "memory", "memory.stat")),
         source="collectors.cgroup",
         series=(key + labels,),
         onset=None,
@@ -93,7 +94,9 @@ def _pinned(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{share:.0%} of what {culprit.name} uses is private memory that stays in place",
         values={"pinned_share": share},
         unit="1",
-        reproduce=f"grep -E '^(rss|anon|cache|file) ' /sys/fs/cgroup/memory{culprit.name}/memory.stat",
+        reproduce=command(
+            "grep -E '^(rss|anon|cache|file) ' {}", cgroup_file(view, culprit.name, "memory", "memory.stat")
+        ),
         source="collectors.cgroup",
         series=(f"linux.cgroup.memory.anon{{cgroup={culprit.name}}}",),
     )
@@ -115,7 +118,7 @@ def _at_limit(view: View, culprit: Culprit) -> Finding | None:
         values={"share": share, "limit_bytes": limit},
         unit="1",
         reproduce=(
-            f"cat /sys/fs/cgroup/memory{culprit.name}/memory.usage_in_bytes /sys/fs/cgroup{culprit.name}/memory.current"
+            command("cat {}", cgroup_file(view, culprit.name, "memory", "memory.usage_in_bytes", "memory.current"))
         ),
         source="collectors.cgroup",
         series=(f"linux.cgroup.memory.usage{{cgroup={culprit.name}}}",),
@@ -207,9 +210,7 @@ def _little_left(view: View, culprit: Culprit) -> Finding | None:
         unit="By",
         reproduce="free -m"
         if space.cgroup is None
-        else (
-            f"cat /sys/fs/cgroup/memory{space.cgroup}/memory.usage_in_bytes /sys/fs/cgroup{space.cgroup}/memory.current"
-        ),
+        else (command("cat {}", cgroup_file(view, space.cgroup, "memory", "memory.usage_in_bytes", "memory.current"))),
         source="collectors.memory" if space.cgroup is None else "collectors.cgroup",
         series=("system.memory.usage{state=available}",)
         if space.cgroup is None

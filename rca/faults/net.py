@@ -24,6 +24,7 @@ from rca.faults.shared import pressure
 from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, series_onset
 from wardround.models.diagnosis import Culprit
+from wardround.shell import command
 
 # A peer on a directly connected network answers well within this; above it something on the path holds packets.
 NEAR = 0.02
@@ -187,7 +188,7 @@ def _round_trip(view: View, culprit: Culprit) -> Finding | None:
         values={"rtt_seconds": rtt},
         unit="s",
         baseline={"min_rtt_seconds": low},
-        reproduce=f"{enter(view, netns)}ss -tino dst {peer}",
+        reproduce=enter(view, netns) + command("ss -tino dst {}", peer),
         source="collectors.sockets",
         series=(f"linux.tcp.peer.rtt{{netns={netns}, peer={peer}}}",),
         onset=series_onset(view.window, view.window.level("linux.tcp.peer.rtt", peer=peer, netns=netns)),

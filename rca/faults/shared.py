@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from rca.model import Finding, Measure
 from rca.view import Group, View, series_onset
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import Process
+from wardround.shell import command
 
 MIB = 2.0**20
 
@@ -95,3 +97,20 @@ def syscall_errors(view: View, *names: str) -> dict[int, float]:
         for pid, rate in view.per_pid("linux.process.syscall.errors", errno=name).items():
             total[pid] = total.get(pid, 0.0) + rate
     return total
+
+
+def cgroup_file(view: View, path: str, controller: str, v1: str = "", v2: str = "") -> str:
+    """Return where a cgroup's file (or its folder) lies on this host; `v2` is left out where both have one name."""
+    versions = view.host.cgroup_versions
+    group = view.observation.after.cgroups.get(path)
+    if (group.version if group is not None else min(versions, default=2)) == 1:
+        return f"/sys/fs/cgroup/{controller}{path.rstrip('/')}/{v1}"
+    unified = "/sys/fs/cgroup/unified" if 1 in versions else "/sys/fs/cgroup"
+    return f"{unified}{path.rstrip('/')}/{v2 or v1}"
+
+
+def in_logs(view: View, text: str) -> str:
+    """Return the command that finds a text in this host's logs: its journal, or its log files where none is kept."""
+    if "collectors.journal" in view.observation.coverage.ran:
+        return command("journalctl -e -g {}", re.escape(text))
+    return command("grep -rhF -- {} /var/log | tail", text)

@@ -14,6 +14,7 @@ from rca.model import Curve, FaultModel, Feature, Finding
 from rca.view import View, series_onset
 from wardround.models.diagnosis import Culprit
 from wardround.models.topology import Socket
+from wardround.shell import command
 
 
 def _listeners(view: View) -> list[Socket]:
@@ -53,7 +54,8 @@ def _queue_full(view: View, culprit: Culprit) -> Finding | None:
         statement=f"the accept queue of {address} is {share:.0%} full on average (limit {listener.backlog})",
         values={"queue_share": share, "limit": listener.backlog},
         unit="1",
-        reproduce=f"{enter(view, netns)}ss -ltn 'sport = :{str(address).rpartition(':')[2]}'   # Recv-Q, Send-Q",
+        reproduce=enter(view, netns)
+        + command("ss -ltn {}   # Recv-Q, Send-Q", f"sport = :{str(address).rpartition(':')[2]}"),
         source="collectors.sockets",
         series=(f"linux.tcp.listen.queue{{address={address}, netns={netns}}}",),
         onset=series_onset(view.window, view.window.level("linux.tcp.listen.queue", address=address, netns=netns)),
@@ -168,7 +170,8 @@ def _ports_used(view: View, culprit: Culprit) -> Finding | None:
         statement=f"{seen.max():.0f} of {total:.0f} ephemeral ports towards {destination} are in use",
         values={"ports_used": float(seen.max()), "ports": total},
         unit="{port}",
-        reproduce=f"{enter(view, netns)}ss -tan dst {destination} | wc -l; cat /proc/sys/net/ipv4/ip_local_port_range",
+        reproduce=enter(view, netns)
+        + command("ss -tan dst {} | wc -l; cat /proc/sys/net/ipv4/ip_local_port_range", destination),
         source="collectors.sockets",
         series=(f"linux.tcp.ports.used{{destination={destination}, netns={netns}}}",),
         onset=series_onset(view.window, used),

@@ -85,7 +85,7 @@ def _process(fault: str, **labels: str) -> Hypothesis:
     return hypothesis(fault, "process", "worker", PID, labels)
 
 
-_MOUNT = Mount("/srv", "/dev/sdb1", "ext4", ("rw",), "8:17", "/", largest=(("/srv/dump.sql", 5 * 2**30),))
+_MOUNT = Mount("/srv", "sdb1", "ext4", ("rw",), "8:17", "/dev/sdb1", largest=(("/srv/dump.sql", 5 * 2**30),))
 _SPACE = {
     metric("system.filesystem.usage", mountpoint="/srv", state="used"): 9 * 2**30,
     metric("system.filesystem.usage", mountpoint="/srv", state="free"): 0.0,
@@ -189,7 +189,7 @@ CASES = (
         "R2",
         ("17 restarts -> stopped",),
     ),
-    Case("service.inspect_failure", _process("proc.crash_loop"), _host(), "R0", ("journalctl",)),
+    Case("service.inspect_failure", _process("proc.crash_loop"), _host(), "R0", ("grep -rhF -- worker /var/log",)),
     Case(
         "fs.free_space",
         hypothesis("fs.full", "filesystem", "/srv"),
@@ -216,7 +216,7 @@ CASES = (
         hypothesis("io.device_error", "device", "sdb1"),
         _host(mounts=(_MOUNT,)),
         "R2",
-        ("read-only -> unmounted, /dev/sdb1 checked",),
+        ("read-only -> unmounted, sdb1 checked",),
     ),
     Case("fs.inspect_errors", hypothesis("fs.readonly", "filesystem", "/srv"), _host(), "R0", ("dmesg",)),
     Case(
@@ -306,3 +306,7 @@ CASES = (
         )
     ),
 )
+
+
+def full_filesystem(mount: Mount, devices: Mapping[str, BlockDevice]) -> Observation:
+    return _host(mounts=(mount,), devices=devices, metrics=_SPACE)

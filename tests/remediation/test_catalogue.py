@@ -13,8 +13,9 @@ from rca.faults import all_models
 from remediation.action import Effect, Spec
 from remediation.catalogue import CATALOGUE, propose
 from tests.agents import observations
-from tests.remediation.hosts import CASES, hypothesis
+from tests.remediation.hosts import CASES, full_filesystem, hypothesis
 from wardround.models.diagnosis import Action, Risk
+from wardround.models.topology import BlockDevice, Mount
 
 SPECS = sorted(CATALOGUE.values(), key=lambda spec: spec.name)
 
@@ -96,6 +97,26 @@ def test_the_preview_tells_the_value_now_and_the_value_after(case: object) -> No
     assert params.model_validate(dict(action.params)).model_dump() == dict(action.params)
     with pytest.raises(ValidationError):
         params.model_validate({**action.params, "command": "reboot"})
+
+
+@pytest.mark.parametrize(
+    ("mount", "how"),
+    [
+        (Mount("/srv", "sdb1", "ext4", ("rw",), "8:17", "/dev/sdb1"), "then resize2fs /dev/sdb1"),
+        (Mount("/srv", "dm-0", "xfs", ("rw",), "253:0", "/dev/vg/srv"), "lvextend -r -L"),
+        (
+            Mount("/srv", "loop7", "xfs", ("rw",), "7:7", "/dev/loop7"),
+            "'/img/a b' && losetup -c /dev/loop7 && xfs_growfs /srv",
+        ),
+        (Mount("/srv", "0:50", "tmpfs", ("rw",), "0:50", "none"), "mount -o remount,size="),
+    ],
+    ids=lambda value: value.device if isinstance(value, Mount) else "",
+)
+def test_a_filesystem_grows_in_the_way_of_its_device(mount: Mount, how: str) -> None:
+    loop = BlockDevice("loop7", "7:7", 1 << 30, rotational=False, readonly=False, backing="/img/a b")
+    host = full_filesystem(mount, {"loop7": loop})
+    (action,) = propose(["fs.grow"], hypothesis("fs.full", "filesystem", "/srv"), host)
+    assert how in action.preview
 
 
 def test_proposals_come_with_the_least_risky_first() -> None:
