@@ -42,11 +42,14 @@ class DumpHeader:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of the kernel log: seconds since boot, level 0 (emergency) to 7, text."""
+    """One line of the kernel log: seconds since boot, level 0 (emergency) to 7, text.
+
+    `caller` is the task (``T64``) or CPU (``C1``) that wrote it, where the kernel tells."""
 
     time: float
     text: str
     level: int | None = None
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,9 @@ class StackFrame:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task: `state` in ps letters, `waiting` seconds since it last ran, `stack` innermost frame first."""
+    """One task: `state` in ps letters, `waiting` seconds since it last ran, `stack` innermost frame first.
+
+    Where only the log is there, no address is known: its pid stands for it."""
 
     address: int
     pid: int
@@ -111,7 +116,8 @@ class Panic:
     `kind` is the class of the first report (``null_pointer``, ``bad_pointer``, ``bug``, ``list_corruption``,
     ``refcount``, ``slab_corruption``, ``hung_task``, ``soft_lockup``, ``hard_lockup``, ``rcu_stall``, ``oom``,
     ``sysrq``, ``double_fault``, ``stack_overflow``, ``stack_protector``, ``out_of_bounds``, ``warning``, ``requested``,
-    ``general_protection``, ``divide``, ``invalid_opcode``, ``unknown``).
+    ``general_protection``, ``divide``, ``invalid_opcode``, ``use_after_free``, ``lock_order``, ``machine_check``,
+    ``unknown``).
     """
 
     message: str
@@ -125,6 +131,35 @@ class Panic:
     stack: tuple[StackFrame, ...] = ()
     context: CrashContext | None = None
     certainty: Certainty = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report in the kernel log (oops, BUG, WARNING, lockup, hung task, out of memory …), as `Panic.kind` has it.
+
+    `title` is the line that says what happened, `function` and `module` where (of the fault, or of the accused);
+    `details` are what else the report names (``seconds``, ``owner``, ``cache``, ``allocated_in``, ``freed_in`` …).
+    `fatal` marks the one the panic followed on, `others` the stacks shown beside it (other CPUs, the lock's owner).
+    """
+
+    kind: str
+    title: str
+    time: float = 0.0
+    function: str = ""
+    module: str = ""
+    cpu: int | None = None
+    pid: int | None = None
+    comm: str = ""
+    tainted: str = ""
+    hardware: str = ""
+    stack: tuple[StackFrame, ...] = ()
+    context: CrashContext | None = None
+    details: tuple[tuple[str, str], ...] = ()
+    others: tuple[tuple[str, tuple[StackFrame, ...]], ...] = ()
+    fatal: bool = False
+
+    def detail(self, name: str) -> str:
+        return dict(self.details).get(name, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +263,7 @@ class Vmcore:
     work: tuple[WorkItem, ...] = ()
     anomalies: tuple[Anomaly, ...] = ()
     log: tuple[LogLine, ...] = ()
+    reports: tuple[Report, ...] = ()
     ran: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     seconds: float = 0.0
