@@ -113,6 +113,15 @@ def dump(qmp: Qmp, form: str, out: Path) -> None:
         flattened.unlink()
 
 
+def stop(qemu: subprocess.Popen[bytes]) -> None:
+    """End QEMU, which may have been told to quit already."""
+    try:
+        qemu.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        qemu.terminate()
+        qemu.wait()
+
+
 def make(scenario: Scenario, kernel: Path, initramfs: Path, form: str, folder: Path) -> Path:
     """Boot, wait, check that it is the panic that was asked for, dump. Nothing is left under the final name on failure."""
     out = folder / f"{scenario['name']}.{EXTENSIONS[form]}"
@@ -126,10 +135,11 @@ def make(scenario: Scenario, kernel: Path, initramfs: Path, form: str, folder: P
             log = await_panic(qemu, serial, scenario.get("seconds", 240))
             if not re.search(scenario["panic"], log):
                 raise GuestError(f"the guest panicked otherwise, see {serial}")
-            dump(Qmp(Path(work) / "qmp"), form, partial)
+            qmp = Qmp(Path(work) / "qmp")
+            dump(qmp, form, partial)
+            qmp.command("quit")
         finally:
-            qemu.terminate()
-            qemu.wait()
+            stop(qemu)
     partial.rename(out)
     serial.rename(out.with_suffix(".log"))
     return out

@@ -63,7 +63,7 @@ unpack_kernel() {
     [ -e "$root/unpacked" ] && return
     rm -rf "$root" && mkdir -p "$root/deb"
     # shellcheck disable=SC2046
-    (cd "$root/deb" && timeout 600 apt-get download -qq "$image" $(header_packages)) || fail "apt could not download $image"
+    (cd "$root/deb" && timeout 600 apt-get download -qq -o APT::Sandbox::User=root "$image" $(header_packages)) || fail "apt could not download $image"
     for package in "$root"/deb/*.deb; do dpkg -x "$package" "$root"; done
     rm -r "$root/deb"
     sed -i "s#/usr/src/#$root/usr/src/#" "$root/usr/src/linux-headers-$release/Makefile"
