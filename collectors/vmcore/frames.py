@@ -16,7 +16,8 @@ MOST_FRAMES = 256
 _NAME = r"[A-Za-z_$][\w.$]{0,255}"
 # A symbol with its offset and size: name+0x1a/0x30, with the module's name (and build id) in brackets.
 SYMBOL = re.compile(
-    rf"(?P<name>{_NAME})\+(?P<offset>0x[0-9a-f]{{1,16}})(?:/0x[0-9a-f]{{1,16}})?(?: \[(?P<module>[\w-]{{1,64}})(?: [0-9a-f]{{8,64}})?\])?"
+    rf"(?P<name>{_NAME})\+(?P<offset>0x[0-9a-f]{{1,16}})(?:/0x[0-9a-f]{{1,16}})?"
+    r"(?: \[(?P<module>[\w-]{1,64})(?: [0-9a-f]{8,64})?\])?"
 )
 _FRAME = re.compile(
     r"(?:\[[0-9a-f]{16}\] )?(?:\[[<]?[0-9a-f]{8,16}[>]?\] )?(?:\[<[0-9a-f]{8,16}>\] )?(?P<unsure>\? )?"
@@ -24,15 +25,15 @@ _FRAME = re.compile(
 )
 # scripts/decode_stacktrace.sh: name (file.c:12 (discriminator 3)) module
 _DECODED = re.compile(
-    rf"(?P<unsure>\? )?(?P<name>{_NAME}) \((?P<file>[\w./+-]{{1,255}}):(?P<line>\d{{1,7}})(?: \(discriminator \d{{1,4}}\))?\)"
-    r"(?: (?P<module>[\w-]{1,64}))?"
+    rf"(?P<unsure>\? )?(?P<name>{_NAME}) \((?P<file>[\w./+-]{{1,255}}):(?P<line>\d{{1,7}})"
+    r"(?: \(discriminator \d{1,4}\))?\)(?: (?P<module>[\w-]{1,64}))?"
 )
 _TRACE = re.compile(r"(?:Call [Tt]race|Backtrace):?(?:\s*\(.*\))?\s*")
 _MARK = re.compile(r"</?(?:TASK|IRQ|NMI|SOFTIRQ|#?\w{2,12}|ENTRY_TRAMPOLINE)>")
 _RIP = re.compile(r"(?:RIP: (?P<cs>[0-9a-f]{4}):|pc : |epc : |NIP \[[0-9a-f]+\] |PC is at )(?P<at>.*)")
 _LR = re.compile(r"(?:lr : |ra : |LR \[[0-9a-f]+\] |LR is at )(?P<at>.*)")
 _REGISTER = re.compile(
-    r"\b(R[A-D]X|R[SD]I|R[BS]P|R\d\d|CR[0-4]|x\d{1,2}|sp|EFLAGS|ORIG_RAX)\s?: (?:[0-9a-f]{4}:)?(?:0x)?([0-9a-f]{8,16})\b"
+    r"\b(R[A-D]X|R[SD]I|R[BS]P|R\d\d|CR[0-4]|x\d{1,2}|sp|EFLAGS)\s?: (?:[0-9a-f]{4}:)?(?:0x)?([0-9a-f]{8,16})\b"
 )
 _CPU = re.compile(
     r"CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: (?P<pid>\d{1,9})(?:/\d+)? ?Comm: (?P<comm>.{1,64}?)"

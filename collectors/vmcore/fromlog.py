@@ -24,6 +24,7 @@ from wardround.models.vmcore import (
     ModuleInfo,
     Panic,
     Report,
+    StackFrame,
     Task,
     Vmcore,
 )
@@ -38,8 +39,10 @@ _LOCKS: dict[str, LockKind] = {"mutex": "mutex", "rw-semaphore": "rwsem", "rwsem
 
 # Corruption shows late: a report of these kinds may be the cause of one that follows within a minute.
 _CAUSES = frozenset(
-    "use_after_free out_of_bounds list_corruption refcount slab_corruption null_pointer bad_pointer general_protection "
-    "bug stack_overflow stack_protector double_fault oom".split()
+    {
+        *("use_after_free", "out_of_bounds", "list_corruption", "refcount", "slab_corruption", "stack_protector"),
+        *("null_pointer", "bad_pointer", "general_protection", "bug", "stack_overflow", "double_fault", "oom"),
+    }
 )
 _EFFECTS = _CAUSES | {"unknown", "soft_lockup", "hard_lockup", "rcu_stall", "hung_task", "invalid_opcode", "divide"}
 _FAMILIES = (
@@ -210,11 +213,11 @@ def _tasks(found: Sequence[Report]) -> tuple[Task, ...]:
     return tuple(by_pid.values())
 
 
-def _sleeps(stack: Sequence[frames.StackFrame]) -> bool:
+def _sleeps(stack: Sequence[StackFrame]) -> bool:
     return any(frame.function in ("__schedule", "schedule", "__switch_to") for frame in stack[:3])
 
 
-def _task(pid: int, comm: str, state: str, stack: tuple[frames.StackFrame, ...], waiting: float | None) -> Task:
+def _task(pid: int, comm: str, state: str, stack: tuple[StackFrame, ...], waiting: float | None) -> Task:
     return Task(pid, pid, pid, comm, state, -1, on_cpu=state == "R", waiting=waiting, stack=stack)
 
 

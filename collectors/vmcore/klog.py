@@ -42,7 +42,8 @@ _CALLER = r"(?:\[\s*([TC]\d{1,9})\]\s?)?"
 _BOOT_TIME = re.compile(rf"\[\s*(\d{{1,9}}\.\d{{3,9}})(?:@\d+)?\]\s?{_CALLER}(.*)")
 _WALL = re.compile(r"\[[^\W\d]\w{1,4} ([A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d \d{4})\] ?(.*)")
 _SYSLOG = re.compile(
-    r"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
+    r"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?|"
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
     r" (\S+) ([^\s:\[]+)(?:\[\d+\])?: ?(.*)"
 )
 _ISO = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.,]\d+(?:Z|[+-]\d\d:?\d\d)) (.*)")  # dmesg --time-format iso

@@ -33,7 +33,7 @@ _PARTS = {
 
 
 def memory(lines: Iterable[LogLine]) -> MemoryUse | None:
-    """Return the last report's account, or None where no report is in the log. Tasks are given by pid, bytes resident."""
+    """Return the last report's account, or None where the log has none. Tasks are given by pid, bytes resident."""
     pages: dict[str, int] = {}
     caches: list[CacheUse] = []
     tasks: list[tuple[int, int]] = []

@@ -33,8 +33,9 @@ _SECTION = re.compile(
     r"|(?P<panic>Kernel panic - not syncing).*)"
 )
 _BLOCKED_ON = re.compile(
-    r"INFO: task (?P<comm>.{1,64}?):(?P<pid>\d{1,9})(?: <\w+>)? is blocked on an? (?P<lock>mutex|rw-semaphore|rwsem|semaphore)"
-    r"(?:.*?owned by (?:(?P<role>reader|writer) )?task (?P<owner>.{1,64}?):(?P<owner_pid>\d{1,9})(?: <(?P<role_>\w+)>)?)?"
+    r"INFO: task (?P<comm>.{1,64}?):(?P<pid>\d{1,9})(?: <\w+>)? is blocked on an? "
+    r"(?P<lock>mutex|rw-semaphore|rwsem|semaphore)"
+    r"(?:.*?owned by (?:\w+ )?task (?P<owner>.{1,64}?):(?P<owner_pid>\d{1,9})\b)?"
 )
 _TRACK = re.compile(r"(Allocated|Freed) in (.+?) age=\d+")
 _ACCESS = re.compile(
