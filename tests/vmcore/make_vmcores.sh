@@ -77,6 +77,8 @@ build_modules() {
     local headers=$root/usr/src/linux-headers-$release compiler
     compiler=$(grep -oE 'gcc-[0-9]+' "$headers/.config" | head -1)
     need "${compiler:-gcc}" "${compiler:-gcc}"
+    # Where the headers bring the kernel's types, the build adds the modules' own (BTF).
+    [ ! -e "$headers/vmlinux" ] || need pahole pahole
     mkdir -p "$build" && cp -u --preserve=timestamps "$here"/modules/* "$build/"
     timeout 600 make -s -C "$headers" "M=$build" modules >"$build/make.log" 2>&1 ||
         { tail -20 "$build/make.log" >&2; fail "the modules do not build"; }
