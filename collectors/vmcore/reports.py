@@ -216,8 +216,8 @@ def _main(texts: list[str]) -> Iterator[str]:
 def _others(texts: list[str]) -> Iterator[tuple[str, tuple[StackFrame, ...]]]:
     """Stacks shown beside the report's own, by what they are of."""
     starts = [(n, found) for n, text in enumerate(texts) if (found := _SECTION.match(text)) and not found["panic"]]
-    ends = [n for n, _ in starts[1:]] + [len(texts)]
-    for (start, found), end in list(zip(starts, ends, strict=True))[:MOST_OTHERS]:
+    ends = [*(n for n, _ in starts[1:]), len(texts)]
+    for (start, found), end in list(zip(starts, ends, strict=False))[:MOST_OTHERS]:
         if found["owner"]:
             continue
         body = texts[start + 1 : end]

@@ -1,0 +1,228 @@
+"""What several playbooks ask of a crash: its first report, the accused frame, what tasks wait for, poison in sight.
+
+Everything is computed from a `Vmcore` and from nothing else; every part of it may be missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from rca.ground import numbers
+from rca.model import Finding
+from rca.vmcore.story import Suspect, foreign, plain, suspect
+from wardround.models.diagnosis import Culprit, Number
+from wardround.models.vmcore import Anomaly, Certainty, CrashContext, LockCycle, Panic, Report, StackFrame, Task, Vmcore
+from wardround.shell import command
+
+WaitKind = Literal["mutex", "rwsem", "semaphore", "completion", "io", "rcu", "timer", "event", "running"]
+LOCKS = frozenset({"mutex", "rwsem", "semaphore"})
+# Which wait a stack shows, by the functions between the scheduler and the caller; the first that matches counts.
+_WAITS: tuple[tuple[WaitKind, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        ("mutex", r"(?:__)?(?:ww_)?mutex_lock\w*|__mutex_\w+|(?:__)?rt_mutex_(?:slow)?lock\w*|__rt_mutex_\w+"),
+        ("rwsem", r"rwsem_down_\w+|down_(?:read|write)\w*|__down_(?:read|write)\w*|percpu_rwsem_wait|__?percpu_down_\w+"),
+        ("semaphore", r"__down(?:_common|_interruptible|_killable|_timeout)?|down(?:_interruptible|_killable|_timeout)?"),
+        ("completion", r"(?:__)?wait_for_(?:completion|common)\w*|do_wait_for_common|kthread_stop|__flush_w\w*"),
+        ("io", r"io_schedule\w*|bit_wait_io\w*|blk_\w+|(?:folio|__folio)_(?:wait|lock)\w*|wait_on_(?:page|buffer)\w*"),
+        ("rcu", r"synchronize_\w+|__wait_rcu_gp|rcu_barrier\w*"),
+        ("timer", r"msleep\w*|usleep_range\w*|schedule_hrtimeout\w*|do_nanosleep"),
+    )
+)  # fmt: skip
+_SCHEDULER = re.compile(r"__schedule|schedule(?:_timeout|_preempt_disabled)?|__switch_to\w*|context_switch|schedule_idle")
+_DEPTH = 10  # frames from the scheduler in which a wait shows itself
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a task waits for, and the function that asked for it."""
+
+    kind: WaitKind
+    caller: StackFrame | None
+    through: str  # the primitive's outermost function
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A crash as the playbooks see it. `when` is the Unix time of the crash, as well as it is known."""
+
+    vmcore: Vmcore
+    when: float
+
+    @cached_property
+    def panic(self) -> Panic | None:
+        return self.vmcore.panic
+
+    @cached_property
+    def kind(self) -> str:
+        return self.panic.kind if self.panic else ""
+
+    @cached_property
+    def report(self) -> Report | None:
+        """The log's report that the panic was built from."""
+        if self.panic is None:
+            return None
+        same = (r for r in self.vmcore.reports if r.kind == self.kind)
+        return next((r for r in same if r.title == self.panic.report), None) or next(
+            (r for r in self.vmcore.reports if r.kind == self.kind), None
+        )
+
+    @cached_property
+    def context(self) -> CrashContext | None:
+        if self.panic is not None and self.panic.context is not None:
+            return self.panic.context
+        return self.report.context if self.report else None
+
+    @cached_property
+    def stack(self) -> tuple[StackFrame, ...]:
+        if self.panic is not None and self.panic.stack:
+            return self.panic.stack
+        return self.report.stack if self.report else ()
+
+    @cached_property
+    def foreign(self) -> frozenset[str]:
+        return foreign(self.vmcore.modules)
+
+    @cached_property
+    def jumped(self) -> bool:
+        """Whether the CPU ran code that is none: then the frames that the unwinder is sure of may skip the caller."""
+        rip = dict(self.context.registers).get("RIP") if self.context else None
+        broken = self.context is not None and not self.context.function and not self.context.repaired
+        return broken and rip is not None and rip > 0xFFFF
+
+    @cached_property
+    def accused(self) -> Suspect | None:
+        """The frame that the crash's stack accuses; a report that names a function itself is believed first."""
+        panic = self.panic
+        found = suspect(self.stack, self.foreign, unsure=self.jumped)
+        if found is None:
+            found = suspect(self.stack, self.foreign, unsure=True)
+        if panic is not None and panic.function and (found is None or self._named):
+            named = suspect((StackFrame(panic.function, module=panic.module),), self.foreign)
+            return named or found
+        return found
+
+    @cached_property
+    def _named(self) -> bool:
+        """Reports of checkers name the access, which beats the stack of who noticed."""
+        return self.kind in ("use_after_free", "out_of_bounds", "stack_protector")
+
+    @cached_property
+    def source(self) -> str:
+        return "kernel log" if self.vmcore.header.tier == "log" else "crash dump"
+
+    def hung(self) -> tuple[Task, ...]:
+        """Tasks the kernel reported as hung; else those that sleep uninterruptibly for two minutes or more."""
+        pids = {report.pid for report in self.vmcore.reports if report.kind == "hung_task"}
+        told = tuple(task for task in self.vmcore.tasks if task.pid in pids)
+        return told or tuple(t for t in self.vmcore.tasks if t.state.startswith("D") and (t.waiting or 0.0) >= 120.0)
+
+    def poisons(self) -> Iterator[tuple[str, int, str]]:
+        """Where, what and in words: poison and freed fills in the fault's address and registers."""
+        context = self.context
+        if context is None:
+            return
+        if context.address is not None and (words := freed(context.address)):
+            yield "the faulting address", context.address, words
+        for name, value in context.registers.items():
+            if value != context.address and (words := freed(value)):
+                yield name, value, words
+
+    def anomalies(self, *words: str) -> tuple[Anomaly, ...]:
+        """Anomalies whose kind holds one of these words."""
+        return tuple(a for a in self.vmcore.anomalies if any(word in a.kind.lower() for word in words))
+
+    def cycle(self) -> LockCycle | None:
+        order: tuple[Certainty, ...] = ("read", "derived", "inferred", "hint")
+        return min(self.vmcore.cycles, key=lambda cycle: order.index(cycle.certainty), default=None)
+
+    def finding(
+        self, value: float, statement: str, look_for: str, values: Mapping[str, Number] | None = None, unit: str = "1"
+    ) -> Finding:
+        """An answer; figures that `statement` quotes from the kernel's own line are kept with it."""
+        held: dict[str, Number] = dict(values or {})
+        known = {float(v) for v in held.values() if v is not None}
+        for n, figure in enumerate((f for f in numbers(statement) if float(f) not in known), 1):
+            held[f"quoted_{n}"] = float(figure)
+        path = self.vmcore.header.path or "vmcore-dmesg.txt"
+        log = self.vmcore.header.tier == "log"
+        shown = command("grep -n -F -- {} {}", look_for, path) if log else command("diagnose vmcore {} -o json", path)
+        return Finding(
+            value=value,
+            statement=statement,
+            values=held,
+            unit=unit,
+            reproduce=shown,
+            source="collectors.vmcore",
+            kind="vmcore",
+            onset=self.onset(),
+        )
+
+    def onset(self) -> float | None:
+        """When the first report was written, Unix seconds; unknown where the log does not tell the clock."""
+        header, report = self.vmcore.header, self.report
+        if header.time is None or header.uptime is None or report is None:
+            return None
+        return header.time - max(header.uptime - report.time, 0.0)
+
+
+_FREED = (
+    (0x6B, "the fill of freed slab memory (0x6b)"),
+    (0xBB, "the red zone of a freed object (0xbb)"),
+    (0xAA, "the fill of freed pages (0xaa)"),
+    (0x5A, "the fill of slab memory never written (0x5a)"),
+    (0xA5, "the end mark of a freed object (0xa5)"),
+)
+
+
+def freed(value: int) -> str:
+    """In words which poison a value is, an offset added or not; empty where it is none.
+
+    >>> freed(0x6B6B6B6B6B6B6B93), freed(0xDEAD000000000108)
+    ('the fill of freed slab memory (0x6b)', 'the poison of a deleted list entry')
+    """
+    if 0xDEAD000000000100 <= value < 0xDEAD000000001000:
+        return "the poison of a deleted list entry"
+    for byte, words in _FREED:
+        if value >> 16 == int.from_bytes(bytes([byte]) * 6, "big"):
+            return words
+    return ""
+
+
+def waits(stack: tuple[StackFrame, ...]) -> Wait:
+    """What a sleeping task waits for, from its stack.
+
+    The outermost function of the waiting primitive and the first frame beyond it are named.
+    """
+    frames = [frame for frame in stack if frame.sure] or list(stack)
+    start = next((n for n, frame in enumerate(frames[:_DEPTH]) if _SCHEDULER.fullmatch(plain(frame.function))), None)
+    if start is None:
+        return Wait("running", frames[0] if frames else None, "")
+    at = start
+    while at < len(frames) and _SCHEDULER.fullmatch(plain(frames[at].function)):
+        at += 1
+    kind: WaitKind = "event"
+    through = ""
+    while at < min(len(frames), start + 2 * _DEPTH) and not frames[at].module:
+        name = plain(frames[at].function)
+        matched = next((k for k, pattern in _WAITS if pattern.fullmatch(name)), None)
+        if matched is None and kind != "event":
+            break
+        if matched is None and suspect((frames[at],)) is not None:
+            break
+        if matched is not None:
+            kind, through = (matched if kind == "event" else kind), name
+        at += 1
+    return Wait(kind, frames[at] if at < len(frames) else None, through)
+
+
+def function_of(frame: StackFrame) -> Culprit:
+    """A culprit from a frame."""
+    labels = (("module", frame.module),) if frame.module else ()
+    if frame.file and frame.line:
+        labels = (*labels, ("source", f"{frame.file}:{frame.line}"))
+    return Culprit("kernel_function", plain(frame.function), None, labels)
