@@ -1,8 +1,8 @@
 """Where structures' members lie, probed once, and bounded walks over raw memory with them.
 
-drgn's objects are convenient, but an attribute costs some microseconds; the sections that look at thousands of slabs,
-objects and list nodes read plain words at offsets instead (0.4 µs a word). An offset comes from the dump's own types;
-a member that has had several names is asked for by all of them.
+drgn's objects are convenient, but every attribute costs microseconds; the sections that look at thousands of slabs,
+objects and list nodes read plain words (`words`) at offsets instead. An offset comes from the dump's own types; a
+member that has had several names is asked for by all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from drgn import FaultError, Program, Type, TypeKind, offsetof, sizeof
+
+from collectors.vmcore.words import words
 
 MOST_NODES = 100_000
 
@@ -77,35 +79,28 @@ def enumerators(prog: Program, name: str) -> dict[str, int]:
         return {}
 
 
-def read_bits(prog: Program, address: int, place: tuple[int, int]) -> int:
-    """Read a bit field of at most 32 bits by its place within the structure at an address."""
-    bit, width = place
-    word = prog.read_u64(address + bit // 32 * 4)
-    return word >> bit % 32 & ((1 << width) - 1)
-
-
 def cpu_offsets(prog: Program) -> list[int]:
     """Offsets of the per-CPU areas of all possible CPUs: a panic takes CPUs offline, their data stays."""
     cached = prog.cache.get("wardround_cpu_offsets")
     if cached is None:
         count = prog["nr_cpu_ids"].value_()
         start = prog.symbol("__per_cpu_offset").address
-        words = prog["__cpu_possible_mask"].bits
-        possible = [cpu for cpu in range(min(count, 8192)) if words[cpu // 64].value_() >> cpu % 64 & 1]
-        cached = prog.cache["wardround_cpu_offsets"] = [prog.read_u64(start + 8 * cpu) for cpu in possible]
+        mask = prog["__cpu_possible_mask"].bits
+        possible = [cpu for cpu in range(min(count, 8192)) if mask[cpu // 64].value_() >> cpu % 64 & 1]
+        cached = prog.cache["wardround_cpu_offsets"] = [words(prog).u64(start + 8 * cpu) for cpu in possible]
     found: list[int] = cached
     return found
 
 
 def each_node(prog: Program, head: int, most: int = MOST_NODES) -> Iterator[int]:
-    """Yield the nodes of a doubly linked list after its head; ends at damage, a circle without the head, or `most`."""
-    seen = {head}
+    """Yield the nodes of a list after its head; ends at the head, a null, damage, a circle without the head, `most`."""
+    seen, memory = {head, 0}, words(prog)
     try:
-        node = prog.read_u64(head)
+        node = memory.u64(head)
         while node not in seen and len(seen) <= most:
             yield node
             seen.add(node)
-            node = prog.read_u64(node)
+            node = memory.u64(node)
     except FaultError:
         return
 

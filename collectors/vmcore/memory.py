@@ -15,6 +15,7 @@ from drgn import FaultError, Program
 
 from collectors.vmcore.layout import Layout, cpu_offsets, each_node, enumerators, layout, page_size
 from collectors.vmcore.open import DAMAGE, Dump
+from collectors.vmcore.words import words
 from wardround.models.vmcore import MemoryUse
 
 MOST_TASKS = 10
@@ -64,7 +65,7 @@ def _word(prog: Program, *symbols: str) -> int:
     """A variable of one word by its symbol, 0 where there is none."""
     for symbol in symbols:
         try:
-            return prog.read_u64(prog.symbol(symbol).address)
+            return words(prog).u64(prog.symbol(symbol).address)
         except (LookupError, FaultError):
             continue
     return 0
@@ -76,9 +77,7 @@ def _counters(prog: Program, enumeration: str, symbol: str, differences: dict[in
     found: dict[str, int] = {}
     for name, index in enumerators(prog, enumeration).items():
         if not name.startswith("NR_VM_") and 0 <= index < 256:
-            value = prog.read_u64(start + 8 * index)
-            value -= (value >> 63) << 64
-            found[name] = max(0, value + differences.get(index, 0))
+            found[name] = max(0, words(prog).s64(start + 8 * index) + differences.get(index, 0))
     return found
 
 
@@ -88,8 +87,8 @@ def _nodes(prog: Program) -> Iterator[int]:
         return
     except LookupError:
         start = prog.symbol("node_data").address
-    for index in range(min(prog.read_u32(prog.symbol("nr_node_ids").address), _MOST_NODES)):
-        if node := prog.read_u64(start + 8 * index):
+    for index in range(min(words(prog).u32(prog.symbol("nr_node_ids").address), _MOST_NODES)):
+        if node := words(prog).u64(start + 8 * index):
             yield node
 
 
@@ -99,7 +98,7 @@ def _zones(prog: Program) -> Iterator[int]:
     for node in _nodes(prog):
         first = node + data.at("node_zones")
         for address in range(first, first + data.length("node_zones") * zone.size, zone.size):
-            if prog.read_u64(address + zone.at("present_pages")):
+            if words(prog).u64(address + zone.at("present_pages")):
                 yield address
 
 
@@ -109,7 +108,7 @@ def _summed(prog: Program, bases: list[int], members: Layout, array: str) -> dic
     at, length = members.at(array), members.length(array)
     for base in bases:
         for offset in cpu_offsets(prog):
-            raw = prog.read((base + offset + at) % (1 << 64), length)
+            raw = words(prog).read(base + offset + at, length)
             for index in range(length):
                 sums[index] = sums.get(index, 0) + raw[index] - (256 if raw[index] > 127 else 0)
     return sums
@@ -118,7 +117,7 @@ def _summed(prog: Program, bases: list[int], members: Layout, array: str) -> dic
 def _node_differences(prog: Program) -> dict[int, int]:
     try:
         at = layout(prog, "struct pglist_data").at("per_cpu_nodestats")
-        bases = [prog.read_u64(node + at) for node in _nodes(prog)]
+        bases = [words(prog).u64(node + at) for node in _nodes(prog)]
         return _summed(prog, bases, layout(prog, "struct per_cpu_nodestat"), "vm_node_stat_diff")
     except (LookupError, FaultError):
         return {}
@@ -127,7 +126,7 @@ def _node_differences(prog: Program) -> dict[int, int]:
 def _zone_differences(prog: Program, zones: list[int]) -> dict[int, int]:
     try:
         at = layout(prog, "struct zone").at("per_cpu_zonestats")
-        bases = [prog.read_u64(zone + at) for zone in zones]
+        bases = [words(prog).u64(zone + at) for zone in zones]
         return _summed(prog, bases, layout(prog, "struct per_cpu_zonestat"), "vm_stat_diff")
     except (LookupError, FaultError):
         return {}
@@ -137,8 +136,8 @@ def _kept_by_cpus(prog: Program, zones: list[int]) -> int:
     """Free pages in the CPUs' own lists, which the free counter leaves out."""
     try:
         at, count = layout(prog, "struct zone").at("per_cpu_pageset"), layout(prog, "struct per_cpu_pages").at("count")
-        bases = [prog.read_u64(zone + at) + count for zone in zones]
-        return sum(prog.read_u32((base + offset) % (1 << 64)) for base in bases for offset in cpu_offsets(prog))
+        bases = [words(prog).u64(zone + at) + count for zone in zones]
+        return sum(words(prog).u32(base + offset) for base in bases for offset in cpu_offsets(prog))
     except (LookupError, FaultError):
         return 0
 
@@ -153,9 +152,9 @@ def _vmalloc(prog: Program, node: dict[str, int], stacks: int) -> int:
 def _percpu(prog: Program) -> int:
     """Pages the per-CPU allocator took since boot; its first chunk was set aside before memory was counted."""
     try:
-        chunk = prog.read_u64(prog.symbol("pcpu_first_chunk").address)
-        first = prog.read_u32(chunk + layout(prog, "struct pcpu_chunk").at("nr_pages"))
-        units = prog.read_u32(prog.symbol("pcpu_nr_units").address)
+        chunk = words(prog).u64(prog.symbol("pcpu_first_chunk").address)
+        first = words(prog).u32(chunk + layout(prog, "struct pcpu_chunk").at("nr_pages"))
+        units = words(prog).u32(prog.symbol("pcpu_nr_units").address)
     except (LookupError, FaultError):
         return 0
     return max(0, _word(prog, "pcpu_nr_populated") - first) * units
@@ -164,10 +163,10 @@ def _percpu(prog: Program) -> int:
 def _huge_pages(prog: Program) -> int:
     try:
         start, pool = prog.symbol("hstates").address, layout(prog, "struct hstate")
-        count = prog.read_u32(prog.symbol("hugetlb_max_hstate").address)
+        count = words(prog).u32(prog.symbol("hugetlb_max_hstate").address)
         pools = range(start, start + min(count, 8) * pool.size, pool.size)
         return sum(
-            prog.read_u64(at + pool.at("nr_huge_pages")) << min(prog.read_u32(at + pool.at("order")), 24) for at in pools
+            words(prog).u64(at + pool.at("nr_huge_pages")) << min(words(prog).u32(at + pool.at("order")), 24) for at in pools
         )
     except (LookupError, FaultError):
         return 0
@@ -180,7 +179,7 @@ def _largest(prog: Program, page: int) -> list[tuple[int, int]]:
     for node in each_node(prog, prog.symbol("init_task").address + task.at("tasks")):
         leader = node - task.at("tasks")
         try:
-            mm = prog.read_u64(leader + task.at("mm"))
+            mm = words(prog).u64(leader + task.at("mm"))
             if mm and mm not in held:
                 held[mm] = (leader, page * _resident(prog, mm))
         except DAMAGE:
@@ -193,15 +192,15 @@ def _resident(prog: Program, mm: int) -> int:
     members, names = layout(prog, "struct mm_struct"), _resident_items(prog)
     start = mm + members.at("rss_stat")
     if members.has("rss_stat.count"):
-        return sum(max(0, _signed(prog.read_u64(start + 8 * index), 64)) for index in names)
+        return sum(max(0, words(prog).s64(start + 8 * index)) for index in names)
     counter = layout(prog, "struct percpu_counter")
     pages = 0
     for index in names:
         one = start + counter.size * index
-        base = prog.read_u64(one + counter.at("counters"))
-        value = _signed(prog.read_u64(one + counter.at("count")), 64)
+        base = words(prog).u64(one + counter.at("counters"))
+        value = words(prog).s64(one + counter.at("count"))
         for offset in cpu_offsets(prog) if base else ():
-            value += _signed(prog.read_u32((base + offset) % (1 << 64)), 32)
+            value += words(prog).s32(base + offset)
         pages += max(0, value)
     return pages
 
@@ -213,7 +212,3 @@ def _resident_items(prog: Program) -> tuple[int, ...]:
         cached = prog.cache["wardround_rss_items"] = tuple(prog.constant(name).value_() for name in names)
     found: tuple[int, ...] = cached
     return found
-
-
-def _signed(value: int, bits: int) -> int:
-    return value - ((value >> (bits - 1)) << bits)
