@@ -18,7 +18,7 @@ DumpFormat = Literal["elf", "kdump", "flattened", "log"]
 # What could be used: the kernel log alone, the dump alone (symbols, types and unwind tables lie in it), module files
 # beside it, a vmlinux with debug information.
 Tier = Literal["log", "dump", "modules", "debuginfo"]
-LockKind = Literal["mutex", "rwsem", "semaphore", "completion", "spinlock"]
+LockKind = Literal["mutex", "rwsem", "semaphore", "completion", "wait_queue", "spinlock"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,9 @@ class Report:
 @dataclass(frozen=True, slots=True)
 class Lock:
     """One lock that tasks wait for. `owner` and `waiters` are task addresses; `readers` counts those that hold an
-    rwsem. `certainty` is of the owner: the reader an rwsem remembers is only a hint."""
+    rwsem. `certainty` is of the owner: the reader an rwsem remembers is only a hint. `holders` are all that are taken
+    to hold it, the owner first; `clue` says by what an owner was inferred, `state` the lock's own words. A completion
+    and a wait queue are no locks, but what a task may wait for just as well."""
 
     kind: LockKind
     address: int
@@ -174,6 +176,9 @@ class Lock:
     waiters: tuple[int, ...] = ()
     readers: int = 0
     certainty: Certainty = "read"
+    holders: tuple[int, ...] = ()
+    clue: str = ""
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +189,18 @@ class LockCycle:
     tasks: tuple[int, ...]
     locks: tuple[int, ...]
     bystanders: tuple[int, ...] = ()
+    certainty: Certainty = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class RootBlocker:
+    """The task at the end of a chain that is no cycle: `waiters` wait behind it, the nearest first, by way of `locks`,
+    of which it holds the first. `doing` says in words what it does meanwhile; `certainty` is of the weakest link."""
+
+    task: int
+    locks: tuple[int, ...]
+    waiters: tuple[int, ...]
+    doing: str
     certainty: Certainty = "read"
 
 
@@ -258,6 +275,7 @@ class Vmcore:
     tasks: tuple[Task, ...] = ()
     locks: tuple[Lock, ...] = ()
     cycles: tuple[LockCycle, ...] = ()
+    blockers: tuple[RootBlocker, ...] = ()
     memory: MemoryUse | None = None
     modules: tuple[ModuleInfo, ...] = ()
     work: tuple[WorkItem, ...] = ()
