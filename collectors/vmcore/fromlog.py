@@ -34,6 +34,7 @@ _RELEASE = re.compile(r"(?:Not tainted|Tainted: [A-Z ]+?) +(\d+\.\S{1,128})")
 _HOST = re.compile(r"(?:systemd\[1\]: Hostname set to|Set hostname to) <?([\w.-]{1,253})>?")
 _CPUS = re.compile(r"smp: Brought up \d+ nodes?, (\d{1,5}) CPUs?")
 _MEMORY = re.compile(r"Memory: \d+K/(\d{1,15})K available")
+_CLOCK = re.compile(r"setting system clock to \S+ UTC \((\d{9,11})\)")
 _OFFSET = re.compile(r"Kernel Offset: (0x[0-9a-f]{1,16}|disabled)")
 _LOCKS: dict[str, LockKind] = {"mutex": "mutex", "rw-semaphore": "rwsem", "rwsem": "rwsem", "semaphore": "semaphore"}
 
@@ -102,6 +103,7 @@ def _header(log: klog.KernelLog, path: str, size: int) -> DumpHeader:
     release = _first(_VERSION, lines) or _first(_RELEASE, lines)
     offset = _first(_OFFSET, lines)
     last = lines[-1].time if lines else None
+    start = log.start if log.start is not None else _start(lines)
     return DumpHeader(
         path=path,
         format="log",
@@ -113,13 +115,19 @@ def _header(log: klog.KernelLog, path: str, size: int) -> DumpHeader:
         cpus=int(_first(_CPUS, lines) or 0),
         memory=1024 * int(_first(_MEMORY, lines) or 0),
         hostname=_first(_HOST, lines),
-        time=log.start + last if log.start is not None and last is not None else None,
+        time=start + last if start is not None and last is not None else None,
         uptime=last,
     )
 
 
 def _first(pattern: re.Pattern[str], lines: Sequence[LogLine]) -> str:
     return next((found[1] for line in lines if (found := pattern.search(line.text))), "")
+
+
+def _start(lines: Sequence[LogLine]) -> float | None:
+    """The Unix time of second zero, from the line with which the kernel sets its clock."""
+    clock = next(((float(f[1]), line.time) for line in lines if (f := _CLOCK.search(line.text))), None)
+    return clock[0] - clock[1] if clock else None
 
 
 _SIGNS = (

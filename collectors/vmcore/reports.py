@@ -57,6 +57,7 @@ class _Open:
     details: dict[str, str] = field(default_factory=dict)
     traced: bool = False
     ended: bool = False
+    mixed: bool = False  # two CPUs printed at once
     panic: str = ""
 
 
@@ -125,6 +126,10 @@ def _admit(current: _Open | None, opening: Opening, line: LogLine, before: list[
             current.lines.append(line)
             return None, current
         fresh = opening.alone or current.ended or current.traced
+        if opening == current.opening and _at_once(current, line):
+            current.mixed = True
+            current.details["also"] = ", ".join(filter(None, (current.details.get("also"), _who(opening, line))))
+            return None, current
         if not fresh:
             if opening.rank > current.opening.rank:
                 current.opening, current.title = opening, line
@@ -135,6 +140,18 @@ def _admit(current: _Open | None, opening: Opening, line: LogLine, before: list[
     opened = _Open(opening, line, [*lead, line], panic=panic[1] if panic else "")
     _details(opened, opening, line)
     return current, opened
+
+
+def _at_once(one: _Open, line: LogLine) -> bool:
+    """Whether a second CPU reports the same before the first has printed its stack: their lines will be mixed."""
+    lockup = one.opening.kind in ("soft_lockup", "hard_lockup")
+    return lockup and not (one.traced or one.ended) and line.time - one.title.time < 1.0
+
+
+def _who(opening: Opening, line: LogLine) -> str:
+    found = opening.pattern.search(line.text)
+    groups = found.groupdict() if found else {}
+    return f"{groups['comm']} (pid {groups['pid']})" if groups.get("comm") else f"CPU {groups.get('cpu')}"
 
 
 def _details(one: _Open, opening: Opening, line: LogLine) -> None:
@@ -174,6 +191,8 @@ def _report(one: _Open) -> Report:
         end = next((n for n, text in enumerate(texts) if PANIC.search(text)), len(texts))
         texts = texts[:end] if any(text.startswith("Call ") for text in texts[:end]) else texts
     section = frames.read(_main(texts))
+    if one.mixed:
+        section.stack = list(dict.fromkeys(section.stack))
     details = dict(one.details)
     _more_details(details, texts, section)
     context = _context(one, details, section, texts)

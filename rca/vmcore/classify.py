@@ -150,7 +150,9 @@ def _standing(candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, float]
     for candidate in ranked:
         p = candidate.probability
         causes = [
-            c for c in ranked if candidate.playbook.fault in c.playbook.symptoms and c.proven and c.probability >= PRESENT
+            c
+            for c in ranked
+            if candidate.playbook.fault in c.playbook.symptoms and c.proven and c.probability >= PRESENT
         ]
         if not candidate.proven:
             p = min(p, 0.45)

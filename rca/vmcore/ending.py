@@ -80,13 +80,7 @@ def _task_name(facts: Facts, key: int) -> str:
 
 
 def _no_memory(facts: Facts, _: Culprit) -> Finding | None:
-    if facts.panic is None:
-        return None
-    title = facts.panic.report or facts.panic.message
-    words = facts.kind.replace("_", " ")
-    return facts.finding(
-        1.0 if facts.kind == "oom" else 0.0, f"the kernel's first report is of the class {words}: {title}", title[:80]
-    )
+    return facts.first_report(1.0 if facts.kind == "oom" else 0.0)
 
 
 def _held(facts: Facts, _: Culprit) -> Finding | None:
@@ -112,6 +106,8 @@ def _cached(facts: Facts, _: Culprit) -> Finding | None:
         return None
     slab = sum(one.bytes for one in memory.caches) or 1
     merged = f", {cache.merged} caches merged into it" if cache.merged else ""
+    if facts.vmcore.header.tier == "log":
+        merged = " (caches of like size share the name of the first)"
     objects = f", {cache.active} objects" if cache.active else ""
     return facts.finding(
         cache.bytes / slab,
@@ -151,7 +147,11 @@ OUT_OF_MEMORY = Playbook(
         ),
     ),
     headline=_memory_headline,
-    chain=lambda _, c: (f"{c.label('cache') or c.name} took the memory", "nothing could be freed", "the kernel gave up"),
+    chain=lambda _, c: (
+        f"{c.label('cache') or c.name} took the memory",
+        "nothing could be freed",
+        "the kernel gave up",
+    ),
     symptoms=("kernel.hung_task", "kernel.panic_requested"),
 )
 
@@ -165,9 +165,8 @@ def _host(facts: Facts) -> list[Culprit]:
     if facts.panic is None:
         return []
     labels: list[tuple[str, str]] = []
-    report = facts.report
-    if report is not None and report.comm:
-        labels.append(("task", f"{report.comm} (pid {report.pid})"))
+    if facts.who():
+        labels.append(("task", facts.who()))
     if facts.kind in ("requested", "warning") and (found := facts.accused) is not None:
         labels.append(("function", found.frame.name))
     return [Culprit("host", facts.vmcore.header.hostname or "localhost", None, tuple(labels))]
@@ -181,8 +180,9 @@ def _asked(facts: Facts, _: Culprit) -> Finding | None:
     if facts.kind == "warning" and "panic_on_warn" not in panic.message:
         value = 0.3
     words = facts.kind.replace("_", " ")
+    who = f", in {facts.who()}" if facts.who() else ""
     return facts.finding(
-        value, f"the panic says: {panic.message}; the first report is of the class {words}", panic.message[:80]
+        value, f"the panic says: {panic.message}; the first report{who} is of the class {words}", panic.message[:80]
     )
 
 

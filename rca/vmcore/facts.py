@@ -21,19 +21,18 @@ from wardround.shell import command
 WaitKind = Literal["mutex", "rwsem", "semaphore", "completion", "io", "rcu", "timer", "event", "running"]
 LOCKS = frozenset({"mutex", "rwsem", "semaphore"})
 # Which wait a stack shows, by the functions between the scheduler and the caller; the first that matches counts.
-_WAITS: tuple[tuple[WaitKind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        ("mutex", r"(?:__)?(?:ww_)?mutex_lock\w*|__mutex_\w+|(?:__)?rt_mutex_(?:slow)?lock\w*|__rt_mutex_\w+"),
-        ("rwsem", r"rwsem_down_\w+|down_(?:read|write)\w*|__down_(?:read|write)\w*|percpu_rwsem_wait|__?percpu_down_\w+"),
-        ("semaphore", r"__down(?:_common|_interruptible|_killable|_timeout)?|down(?:_interruptible|_killable|_timeout)?"),
-        ("completion", r"(?:__)?wait_for_(?:completion|common)\w*|do_wait_for_common|kthread_stop|__flush_w\w*"),
-        ("io", r"io_schedule\w*|bit_wait_io\w*|blk_\w+|(?:folio|__folio)_(?:wait|lock)\w*|wait_on_(?:page|buffer)\w*"),
-        ("rcu", r"synchronize_\w+|__wait_rcu_gp|rcu_barrier\w*"),
-        ("timer", r"msleep\w*|usleep_range\w*|schedule_hrtimeout\w*|do_nanosleep"),
-    )
-)  # fmt: skip
-_SCHEDULER = re.compile(r"__schedule|schedule(?:_timeout|_preempt_disabled)?|__switch_to\w*|context_switch|schedule_idle")
+_WAITS: Mapping[WaitKind, re.Pattern[str]] = {
+    "mutex": re.compile(r"(?:__)?(?:ww_)?mutex_lock\w*|__mutex_\w+|(?:__)?rt_mutex_(?:slow)?lock\w*|__rt_mutex_\w+"),
+    "rwsem": re.compile(r"rwsem_down_\w+|(?:__)?down_(?:read|write)\w*|percpu_rwsem_wait|__?percpu_down_\w+"),
+    "semaphore": re.compile(r"(?:__)?down(?:_common|_interruptible|_killable|_timeout)?"),
+    "completion": re.compile(r"(?:__)?wait_for_(?:completion|common)\w*|do_wait_for_common|kthread_stop|__flush_w\w*"),
+    "io": re.compile(r"io_schedule\w*|bit_wait_io\w*|blk_\w+|(?:__)?folio_(?:wait|lock)\w*|wait_on_(?:page|buffer)\w*"),
+    "rcu": re.compile(r"synchronize_\w+|__wait_rcu_gp|rcu_barrier\w*"),
+    "timer": re.compile(r"msleep\w*|usleep_range\w*|schedule_hrtimeout\w*|do_nanosleep"),
+}
+_SCHEDULER = re.compile(
+    r"__schedule|schedule(?:_timeout|_preempt_disabled)?|__switch_to\w*|context_switch|schedule_idle"
+)
 _DEPTH = 10  # frames from the scheduler in which a wait shows itself
 
 
@@ -127,10 +126,31 @@ class Facts:
         if context is None:
             return
         if context.address is not None and (words := freed(context.address)):
-            yield "the faulting address", context.address, words
+            yield "the faulting address is", context.address, words
         for name, value in context.registers.items():
             if value != context.address and (words := freed(value)):
-                yield name, value, words
+                yield f"{name} holds", value, words
+
+    def first_report(self, value: float, values: Mapping[str, Number] | None = None) -> Finding | None:
+        """The finding that every playbook weighs: the class of the first report, where it arose, its own words."""
+        panic = self.panic
+        if panic is None:
+            return None
+        title = panic.report or panic.message
+        held: dict[str, Number] = dict(values or {})
+        who = f", in {self.who()}" if self.who() else ""
+        if panic.cpu is not None:
+            held["cpu"] = panic.cpu
+            who += f" on CPU {panic.cpu}"
+        words = self.kind.replace("_", " ")
+        return self.finding(value, f"the kernel's first report{who} is of the class {words}: {title}", title[:80], held)
+
+    def who(self) -> str:
+        """The task in which it arose, as the first report's finding tells it; empty where unknown."""
+        if self.report is not None and self.report.comm:
+            return f"{self.report.comm} (pid {self.report.pid})"
+        task = self.vmcore.task(self.panic.task) if self.panic is not None else None
+        return task.name if task else ""
 
     def anomalies(self, *words: str) -> tuple[Anomaly, ...]:
         """Anomalies whose kind holds one of these words."""
@@ -209,7 +229,7 @@ def waits(stack: tuple[StackFrame, ...]) -> Wait:
     through = ""
     while at < min(len(frames), start + 2 * _DEPTH) and not frames[at].module:
         name = plain(frames[at].function)
-        matched = next((k for k, pattern in _WAITS if pattern.fullmatch(name)), None)
+        matched = next((k for k, pattern in _WAITS.items() if pattern.fullmatch(name)), None)
         if matched is None and kind != "event":
             break
         if matched is None and suspect((frames[at],)) is not None:

@@ -36,7 +36,7 @@ FITS: Mapping[str, Mapping[str, float]] = {
     },
     "kernel.refcount": {"refcount": 1.0, "bug": 0.5, "warning": 0.35, "divide": 0.45, "slab_corruption": 0.2},
 }
-_FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 3.2))
+_FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 4.0))
 _NEAR_NULL = 16 * 4096
 _ERRORS = (1 << 64) - 4096
 
@@ -45,12 +45,7 @@ def reported(fault: str) -> Clue:
     """The clue of the first report's class."""
 
     def measure(facts: Facts, _: Culprit) -> Finding | None:
-        if facts.panic is None:
-            return None
-        fit = FITS[fault].get(facts.kind, 0.0)
-        words = facts.kind.replace("_", " ")
-        title = facts.panic.report or facts.panic.message
-        return facts.finding(fit, f"the kernel's first report is of the class {words}: {title}", title[:80])
+        return facts.first_report(FITS[fault].get(facts.kind, 0.0))
 
     return Clue("reported", measure, _FIT, needed=True)
 
@@ -60,7 +55,9 @@ def _accused(facts: Facts) -> list[Culprit]:
     if found is not None and found.frame.function:
         return [function_of(found.frame)]
     if (panic := facts.panic) is not None and panic.function:
-        return [Culprit("kernel_function", plain(panic.function), None, (("module", panic.module),) * bool(panic.module))]
+        return [
+            Culprit("kernel_function", plain(panic.function), None, (("module", panic.module),) * bool(panic.module))
+        ]
     return [Culprit("kernel_function", "unknown function")] if facts.panic is not None else []
 
 
@@ -78,7 +75,9 @@ def _function(facts: Facts, culprit: Culprit) -> Finding | None:
     )
 
 
-FUNCTION = Clue("function", _function, Curve((0.0, -0.2), (0.5, 0.2), (1.0, 0.5)), ask="the crash's own stack, from a dump")
+FUNCTION = Clue(
+    "function", _function, Curve((0.0, -0.2), (0.5, 0.2), (1.0, 0.5)), ask="the crash's own stack, from a dump"
+)
 
 
 def _address(facts: Facts, _: Culprit) -> Finding | None:
@@ -97,10 +96,15 @@ def _poison(facts: Facts, _: Culprit) -> Finding | None:
     if facts.context is None:
         return None
     seen = list(facts.poisons())
+    title = facts.panic.report if facts.panic else ""
+    if "LIST_POISON" in title:
+        return facts.finding(1.0, f"the list entry had been deleted before: {title}", title[:80])
+    if not seen and facts.kind not in ("general_protection", "bad_pointer", "null_pointer", "unknown"):
+        return None  # checks that need no bad access
     if not seen:
         return facts.finding(0.0, "neither the faulting address nor a register holds a poison", "RAX:")
     where, value, words = seen[0]
-    return facts.finding(1.0, f"{where} holds {value:#x}, {words}", f"{value:016x}", {"places": len(seen)})
+    return facts.finding(1.0, f"{where} {value:#x}, {words}", f"{value:016x}", {"places": len(seen)})
 
 
 def _tracked(facts: Facts, _: Culprit) -> Finding | None:
@@ -140,7 +144,9 @@ def _anomalies(*words: str) -> Clue:
             {**worst.values, "found": len(found)},
         )
 
-    return Clue("objects", measure, Curve((0.0, 0.0), (0.3, 0.4), (1.0, 1.8)), ask="the dump itself: its objects are checked")
+    return Clue(
+        "objects", measure, Curve((0.0, 0.0), (0.3, 0.4), (1.0, 1.8)), ask="the dump itself: its objects are checked"
+    )
 
 
 def _where(culprit: Culprit) -> str:
@@ -149,11 +155,7 @@ def _where(culprit: Culprit) -> str:
 
 
 def _task(facts: Facts) -> str:
-    report, panic = facts.report, facts.panic
-    if report is not None and report.comm:
-        return f", while {report.comm} (pid {report.pid}) ran"
-    task = facts.vmcore.task(panic.task) if panic is not None else None
-    return f", while {task.name} ran" if task else ""
+    return f", while {facts.who()} ran" if facts.who() else ""
 
 
 def _null_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:

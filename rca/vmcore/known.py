@@ -96,11 +96,21 @@ def load(*folders: Path) -> Iterator[KnownCase]:
             except (OSError, ValidationError):
                 continue
             read += 1
-            yield KnownCase(**{name: _clean(value) for name, value in held.model_dump().items()})
+            yield _case(held)
 
 
-def _clean(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    return clean(value) if isinstance(value, str) else tuple(clean(each, 256) for each in value)
+def _case(held: _CaseFile) -> KnownCase:
+    """Text of files is cleaned: users' own cases may quote logs."""
+    return KnownCase(
+        id=clean(held.id),
+        title=clean(held.title),
+        kind=clean(held.kind),
+        stack=tuple(clean(name, 256) for name in held.stack),
+        module=clean(held.module),
+        cause=clean(held.cause),
+        fix=clean(held.fix),
+        source=clean(held.source),
+    )
 
 
 def save(folder: Path, case: KnownCase) -> Path:

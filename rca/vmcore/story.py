@@ -9,95 +9,98 @@ cannot know who corrupted memory earlier: that is another stack, long gone.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from wardround.models.vmcore import ModuleInfo, StackFrame
 
-# Function names (whole, without compiler suffixes) that are never the culprit, by the reason.
-_GENERIC: tuple[tuple[str, str], ...] = (
-    (
-        "the panic path and the printing of reports",
-        r"panic|vpanic|nmi_panic|check_panic_on_warn|oops_\w+|die|__die\w*|die_\w+|dump_stack\w*|show_(?:stack|trace|regs)\w*|"
-        r"__show_\w+|crash_kexec|__crash_kexec|machine_kexec|crash_setup_regs|make_task_dead|rewind_stack_and_make_dead|"
-        r"do_exit|do_group_exit|__warn\w*|warn_slowpath\w*|report_bug|__report_bug|"
-        r"bug_handler|handle_bug|is_valid_bugaddr|"
-        r"print_report|kasan_\w+|__kasan_\w+|__asan_\w+|check_region_inline|__ubsan_\w+|ubsan_\w+|kfence_\w+|"
-        r"console_\w+|vprintk\w*|_?printk|sysrq_handle_\w+|__handle_sysrq|handle_sysrq|write_sysrq_trigger|fortify_panic|"
-        r"__fortify_\w+|__stack_chk_fail|abort|arm64_\w+|notify_die|atomic_notifier_call_chain|notifier_call_chain|"
-        r"native_machine_\w+|machine_\w+restart|emergency_restart|delay_tsc|__delay|__const_udelay|panic_smp_self_stop",
-    ),
-    (
-        "exception, interrupt and system call entry",
-        r"asm_\w+|exc_\w+|sysvec_\w+|__sysvec_\w+|error_entry|error_return|page_fault\w*|do_page_fault|do_user_addr_fault|"
-        r"__?do_kernel_fault|do_kern_addr_fault|__bad_area\w*|bad_area\w*|kernelmode_fixup_or_oops|no_context|"
-        r"do_error_trap|do_trap\w*|do_invalid_op|do_general_protection|invalid_op|general_protection|fixup_\w+|"
-        r"entry_SYSCALL\w*|entry_\w+|do_syscall_\w+|x64_sys_call|__x64_sys_\w+|__ia32_\w+|__se_sys_\w+|__do_sys_\w+|"
-        r"__arm64_sys_\w+|invoke_syscall|el0\w+|el1\w+|do_el0\w+|do_mem_abort|do_translation_fault|do_sp_pc_abort|"
-        r"ret_from_\w+|syscall_\w+|irqentry_\w+|common_interrupt|do_softirq\w*|__do_softirq|handle_softirqs|irq_exit\w*|"
-        r"call_on_\w+|__irq_exit_rcu|ksys_\w+|double_fault|df_debug|handle_stack_overflow|__?do_notify_resume|secondary_startup\w*|"
-        r"nmi_\w+|default_do_nmi|end_repeat_nmi|perf_event_nmi_handler|nmi|exc_nmi|first_nmi|do_nmi|bad_mode|brk_handler|"
-        r"do_debug_exception|call_break_hook|bug_brk_handler|apic_timer_interrupt|smp_apic_timer_interrupt|__apic_timer\w*|local_apic_timer_interrupt",
-    ),
-    (
-        "timers and watchdogs that noticed it",
-        r"watchdog_\w+|__watchdog\w*|softlockup_\w+|is_softlockup|hrtimer_\w+|__hrtimer_\w+|__run_hrtimer|tick_\w+|update_process_times|"
-        r"rcu_(?:check|sched_clock|pending|dump|stall|preempt)\w*|print_(?:cpu_stall|other_cpu_stall)\w*|check_cpu_stall|"
-        r"check_hung_\w+|hung_task_\w+|watchdog|khungtaskd|lockup_detector\w*|call_timer_fn|run_timer_\w+|__run_timer\w*|expire_timers",
-    ),
-    (
-        "library functions: they are handed what is broken",
-        r"__?list_(?:add|del)\w*|__list_\w+|plist_\w+|rb_\w+|__rb_\w+|rbtree_\w+|radix_tree_\w+|xa_\w+|xas_\w+|idr_\w+|ida_\w+|llist_\w+|"
-        r"refcount_\w+|kref_\w+|kobject_(?:put|get|release|del)|percpu_ref_\w+|"
-        r"__?mem(?:cpy|move|set|cmp|chr|scan)\w*|__?str(?:n?len|n?cpy|n?cmp|chr|rchr|str|lcpy|scpy|ncasecmp|casecmp)\w*|sized_strscpy|"
-        r"rep_movs\w*|rep_stos\w*|clear_page\w*|copy_page\w*|copy_user_\w+|"
-        r"_?copy_(?:to|from)_\w+|__arch_copy_\w+|__check_object_size|__check_heap_object|usercopy_abort|check_copy_size|"
-        r"vsnprintf|snprintf|sprintf|string(?:_nocheck)?|pointer|number|find_(?:next|first|last)_\w*bit|_find_\w+|__x86_indirect_\w+|__x86_return_thunk|"
-        r"srso_\w+|__sw_hweight\w+|__bitmap_\w+|bitmap_\w+|csum_\w+|sort|bsearch|debug_\w+_(?:init|free|activate)\w*|debug_print_object|"
-        r"__fentry__|ftrace_\w+|trace_\w+|__traceiter_\w+|__bpf_trace\w*|static_call\w*|__rwsem_\w+|__pi_\w+|__lock_text_start",
-    ),
-    (
-        "allocators: they trip over what others wrote",
-        r"kfree\w*|kvfree\w*|__kfree\w*|vfree\w*|__vunmap|k[mzc]alloc\w*|__kmalloc\w*|kmem_cache_(?:alloc|free)\w*|__kmem_\w+|slab_\w+|___?slab_\w+|"
-        r"__slab_\w+|new_slab|allocate_slab|get_(?:any_)?partial\w*|free_\w*partial\w*|deactivate_slab|unfreeze_partials|put_cpu_partial|"
-        r"alloc_debug_\w+|free_debug_\w+|check_(?:object|bytes\w*|slab|pad\w*)|object_err|set_freepointer|do_slab_free|cache_from_obj|"
-        r"alloc_pages\w*|__alloc_pages\w*|__alloc_frozen\w*|get_page_from_freelist|free_(?:unref|the|frozen)\w*|__free_\w+|"
-        r"rmqueue\w*|alloc_slab_page|folio_alloc\w*|"
-        r"vma_alloc_\w+|krealloc\w*|out_of_memory|oom_\w+|dump_header|__vmalloc\w*|vmalloc\w*|qlist_\w+|mempool_\w+|post_alloc_hook|"
-        r"prep_new_page|bad_page|__folio_\w+|"
-        r"try_charge\w*|mem_cgroup_\w+|try_to_free_\w+|do_try_to_free\w*|shrink_\w+|alloc_(?:frozen_)?pages_mpol",
-    ),
-    (
-        "locks: they wait for, or find wrong, what others hold",
-        r"_raw_\w+|__raw_\w+|do_raw_\w+|native_queued_\w+|queued_(?:spin|read|write)_\w+|__?pv_queued_\w+|pv_\w+spin\w*|spin_(?:dump|bug)|"
-        r"__?mutex_\w+|mutex_\w+|ww_mutex_\w+|__ww_\w+|rwsem_\w+|down(?:_\w+)?|__down(?:_\w+)?|up(?:_\w+)?|__up(?:_\w+)?|"
-        r"rt_mutex_\w+|__rt_mutex_\w+|rt_spin_\w+|rtlock_\w+|osq_\w+|percpu_down_\w+|__percpu_\w+|percpu_rwsem_\w+|lock_acquire|lock_release|__lock_\w+|"
-        r"lock_sock_nested|__lock_sock|check_(?:noncircular|prev_add|deadlock)\w*|validate_chain|print_circular_bug\w*|"
-        r"print_deadlock_bug|down_(?:read|write)\w*|"
-        r"ldsem_\w+|__ldsem_\w+|pvqspinlock\w*|kvm_wait|native_\w*(?:pause|halt|safe_halt)|do_spin_lock\w*|rcu_read_lock\w*|lock_page\w*|__lock_page\w*|folio_lock\w*",
-    ),
-    (
-        "the scheduler and waiting itself",
-        r"__schedule\w*|schedule\w*|preempt_schedule\w*|__cond_resched|_cond_resched|io_schedule\w*|__switch_to\w*|context_switch|finish_task_switch\w*|"
-        r"wait_for_(?:completion|common)\w*|__wait_for_common|do_wait_for_common|completion\w*|__wait_on_\w+|wait_on_\w+|out_of_line_wait_\w+|bit_wait\w*|"
-        r"prepare_to_wait\w*|finish_wait|msleep\w*|usleep_\w+|schedule_timeout\w*|try_to_wake_up|wake_up\w*|__wake_up\w*|autoremove_\w+|default_wake_\w+|"
-        r"__rcu_\w+|synchronize_\w+|do_nanosleep|hrtimer_nanosleep|__refrigerator|cpu_startup_entry|do_idle|cpuidle_\w+|"
-        r"default_idle\w*|arch_cpu_idle|mwait_\w+|"
-        r"intel_idle\w*|acpi_idle\w*|call_cpuidle|smp_call_function\w*|on_each_cpu\w*|flush_\w*work\w*|__flush_\w*work\w*|kthread_stop|wait_woken|"
-        r"stop_machine\w*|multi_cpu_stop|cpu_stopper_thread|stop_one_cpu\w*|cpu_stop_\w+|generic_exec_single|csd_lock_wait",
-    ),
-    (
-        "what starts threads, work, modules and system calls",
-        r"kthread|kthread_worker_fn|worker_thread|process_(?:one|scheduled)_works?\w*|rescuer_thread|rest_init|start_kernel|x86_64_start_\w+|kernel_init\w*|"
-        r"do_one_initcall|do_init_module|load_module|init_module_from_file|__?idempotent_\w+|do_initcalls|"
-        r"vfs_(?:write|read|ioctl|open|iter_\w+)|new_sync_\w+|do_iter_\w+|__vfs_\w+|do_sys_\w+|do_writev|do_readv|do_sendfile|"
-        r"kernfs_fop_\w+|sysfs_kf_\w+|kobj_attr_\w+|dev_attr_\w+|proc_reg_\w+|pde_\w+|proc_simple_\w+|seq_read\w*|simple_attr_\w+|debugfs_attr_\w+|full_proxy_\w+|"
-        r"drv_attr_\w+|proc_sys_\w+|param_attr_\w+|module_attr_\w+|full_proxy_\w+|__fput|____fput|fput\w*|task_work_run|exit_to_\w+|"
-        r"misc_open|chrdev_open|do_dentry_open|path_openat|do_filp_open|do_open\w*|task_work_\w+|get_signal|arch_do_signal\w*|smpboot_thread_fn|run_ksoftirqd|"
-        r"free_module|rcu_(?:do_batch|core\w*)|__handle_irq\w*|handle_irq\w*|__common_interrupt|handle_edge_irq|generic_handle_\w+",
-    ),
+# Names of functions (without compiler suffixes; * for any ending) that are never the culprit, by the reason.
+_GENERIC: Mapping[str, str] = {
+    "the panic path and the printing of reports": """
+        __asan_* __const_udelay __crash_kexec __delay __die* __fortify_* __handle_sysrq __kasan_* __report_bug
+        __show_* __stack_chk_fail __ubsan_* __warn* _printk abort arm64_force_sig_fault arm64_notify_die
+        arm64_serror_panic atomic_notifier_call_chain bug_handler check_panic_on_warn check_region_inline
+        console_* crash_kexec crash_setup_regs delay_tsc die die_* do_exit do_group_exit dump_stack*
+        emergency_restart fortify_panic handle_bug handle_sysrq is_valid_bugaddr kasan_* kfence_*
+        machine_*restart machine_kexec make_task_dead native_machine_* nmi_panic notifier_call_chain notify_die
+        oops_* panic panic_smp_self_stop print_report printk report_bug rewind_stack_and_make_dead show_regs*
+        show_stack* show_trace* sysrq_handle_* ubsan_* vpanic vprintk* warn_slowpath* write_sysrq_trigger
+    """,
+    "exception, interrupt and system call entry": """
+        __apic_timer* __arm64_sys_* __bad_area* __do_kernel_fault __do_notify_resume __do_softirq __do_sys_*
+        __ia32_* __irq_exit_rcu __se_sys_* __sysvec_* __x64_sys_* apic_timer_interrupt asm_* bad_area* bad_mode
+        brk_handler bug_brk_handler call_break_hook call_on_* common_interrupt default_do_nmi df_debug
+        do_debug_exception do_el0* do_error_trap do_general_protection do_invalid_op do_kern_addr_fault
+        do_mem_abort do_nmi do_page_fault do_softirq* do_sp_pc_abort do_syscall_* do_translation_fault do_trap*
+        do_user_addr_fault double_fault el0* el1* end_repeat_nmi entry_* error_entry error_return exc_*
+        first_nmi fixup_* general_protection handle_softirqs handle_stack_overflow invalid_op invoke_syscall
+        irq_exit* irqentry_* kernelmode_fixup_or_oops ksys_* local_apic_timer_interrupt nmi nmi_* no_context
+        page_fault* perf_event_nmi_handler ret_from_* secondary_startup* smp_apic_timer_interrupt syscall_*
+        sysvec_* x64_sys_call
+    """,
+    "timers and watchdogs that noticed it": """
+        __hrtimer_* __run_hrtimer __run_timer* __watchdog* call_timer_fn check_cpu_stall check_hung_*
+        expire_timers hrtimer_* hung_task_* is_softlockup khungtaskd lockup_detector* print_cpu_stall*
+        print_other_cpu_stall* rcu_check* rcu_dump* rcu_pending* rcu_preempt* rcu_sched_clock* rcu_stall*
+        run_timer_* softlockup_* tick_* update_process_times watchdog watchdog_*
+    """,
+    "library functions: they are handed what is broken": """
+        __arch_copy_* __bitmap_* __bpf_trace* __check_heap_object __check_object_size __fentry__ __list_*
+        __lock_text_start __memchr* __memcmp* __memcpy* __memmove* __memscan* __memset* __pi_* __rb_* __rwsem_*
+        __strchr* __strcmp* __strcpy* __strlen* __strncasecmp* __strncmp* __strncpy* __strnlen* __strrchr*
+        __strscpy* __strstr* __sw_hweight* __traceiter_* __x86_indirect_* __x86_return_thunk _copy_from_*
+        _copy_to_* _find_* bitmap_* bsearch check_copy_size clear_page* copy_from_* copy_page* copy_to_*
+        copy_user_* csum_* debug_*_activate* debug_*_free* debug_*_init* debug_print_object find_first_*bit
+        find_last_*bit find_next_*bit format_decode ftrace_* ida_* idr_* kasprintf kobject_del kobject_get
+        kobject_put kobject_release kref_* kstrto* kvasprintf llist_* memchr* memcmp* memcpy* memmove* memscan*
+        memset* number percpu_ref_* plist_* pointer radix_tree_* rb_* rbtree_* refcount_* rep_movs* rep_stos*
+        scnprintf sized_strscpy snprintf sort sprintf srso_* sscanf static_call* str*cpy* strcasecmp* strchr*
+        strcmp* string string_nocheck strlen* strncasecmp* strncmp* strnlen* strrchr* strstr* trace_*
+        usercopy_abort vscnprintf vsnprintf vsscanf xa_* xas_*
+    """,
+    "allocators: they trip over what others wrote": """
+        ___slab_* __alloc_frozen* __alloc_pages* __folio_* __free_* __kfree* __kmalloc* __kmem_* __slab_*
+        __vmalloc* __vunmap alloc_debug_* alloc_frozen_pages_mpol alloc_pages* alloc_slab_page allocate_slab
+        bad_page cache_from_obj check_bytes* check_object check_pad* check_slab deactivate_slab do_slab_free
+        do_try_to_free* dump_header folio_alloc* free_*partial* free_debug_* free_frozen* free_the* free_unref*
+        get_any_partial* get_page_from_freelist get_partial* kcalloc* kfree* kmalloc* kmem_cache_alloc*
+        kmem_cache_free* krealloc* kvfree* kvmalloc* kzalloc* mem_cgroup_* mempool_* new_slab object_err oom_*
+        out_of_memory post_alloc_hook prep_new_page put_cpu_partial qlist_* rmqueue* set_freepointer shrink_*
+        slab_* try_charge* try_to_free_* unfreeze_partials vfree* vma_alloc_* vmalloc*
+    """,
+    "locks: they wait for, or find wrong, what others hold": """
+        __down __down_* __ldsem_* __lock_* __mutex_* __percpu_* __pv_queued_* __raw_* __rt_mutex_* __up __up_*
+        __ww_* _raw_* check_deadlock* check_noncircular* check_prev_add* do_raw_* do_spin_lock* down down_*
+        folio_lock* kvm_wait ldsem_* lock_acquire lock_page* lock_release lock_sock_nested mutex_* native_*halt
+        native_*pause native_queued_* osq_* percpu_down_* percpu_rwsem_* print_circular_bug* print_deadlock_bug
+        pv_*spin* pvqspinlock* queued_read_* queued_spin_* queued_write_* rcu_read_lock* rt_mutex_* rt_spin_*
+        rtlock_* rwsem_* spin_bug spin_dump up up_* validate_chain ww_mutex_*
+    """,
+    "the scheduler and waiting itself": """
+        __cond_resched __flush_*work* __rcu_* __refrigerator __schedule* __switch_to* __wait_for_common
+        __wait_on_* __wake_up* _cond_resched acpi_idle* arch_cpu_idle autoremove_* bit_wait* call_cpuidle
+        completion* context_switch cpu_startup_entry cpu_stop_* cpu_stopper_thread cpuidle_* csd_lock_wait
+        default_idle* default_wake_* do_idle do_nanosleep do_wait_for_common finish_task_switch* finish_wait
+        flush_*work* generic_exec_single hrtimer_nanosleep intel_idle* io_schedule* kthread_stop msleep*
+        multi_cpu_stop mwait_* on_each_cpu* out_of_line_wait_* preempt_schedule* prepare_to_wait* schedule*
+        smp_call_function* stop_machine* stop_one_cpu* synchronize_* try_to_wake_up usleep_* wait_for_common*
+        wait_for_completion* wait_on_* wait_woken wake_up*
+    """,
+    "what starts threads, work, modules and system calls": """
+        ____fput __common_interrupt __fput __handle_irq* __idempotent_* __vfs_* arch_do_signal* chrdev_open
+        debugfs_attr_* dev_attr_* do_dentry_open do_filp_open do_init_module do_initcalls do_iter_*
+        do_one_initcall do_open* do_readv do_sendfile do_sys_* do_writev drv_attr_* exit_to_* fput* free_module
+        full_proxy_* generic_handle_* get_signal handle_edge_irq handle_irq* init_module_from_file kernel_init*
+        kernfs_fop_* kobj_attr_* kthread kthread_worker_fn load_module misc_open module_attr_* new_sync_*
+        param_attr_* path_openat pde_* proc_reg_* proc_simple_* proc_sys_* process_one_work*
+        process_scheduled_work* rcu_core* rcu_do_batch rescuer_thread rest_init run_ksoftirqd seq_read*
+        simple_attr_* smpboot_thread_fn start_kernel sysfs_kf_* task_work_* vfs_ioctl vfs_iter_* vfs_open
+        vfs_read vfs_write worker_thread x86_64_start_*
+    """,
+}
+_PASSED = re.compile(
+    "|".join(re.escape(n).replace(r"\*", r"\w*") for names in _GENERIC.values() for n in names.split())
 )
-_PASSED = re.compile("|".join(f"(?:{names})" for _, names in _GENERIC))
 _SUFFIX = re.compile(r"(?:\.(?:cold|constprop|isra|part|llvm|lto_priv|localalias|warm)(?:\.\d+)*|\.\d+)+$")
 # Taint letters of a module that is not the kernel's own: proprietary, out of tree, forced, unsigned, staging.
 _FOREIGN = frozenset("POFEC")
@@ -142,9 +145,7 @@ def telling(stack: Sequence[StackFrame], unsure: bool = False) -> Iterator[Stack
     return (frame for frame in from_fault(stack) if not generic(frame) and (frame.sure or unsure))
 
 
-def suspect(
-    stack: Sequence[StackFrame], foreign_modules: Collection[str] = (), unsure: bool = False
-) -> Suspect | None:
+def suspect(stack: Sequence[StackFrame], foreign_modules: Collection[str] = (), unsure: bool = False) -> Suspect | None:
     """Choose the frame that a stack accuses, or None where all of it is generic.
 
     `unsure` also believes frames with a question mark: after a call through a bad pointer the true caller is one.

@@ -1,7 +1,7 @@
 """Playbooks of waiting: a cycle of sleeping locks, a wait that never ends, a CPU that spins.
 
-A cycle read from a dump is proof. From a log alone a cycle is only likely: every hung task waits for a lock and none for
-anything else. Where one waits for something that is no lock, the others may simply queue behind it.
+A cycle read from a dump is proof. From a log alone a cycle is only likely: every hung task waits for a lock and none
+for anything else. Where one waits for something that is no lock, the others may simply queue behind it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rca.model import Curve, Finding
-from rca.vmcore.facts import LOCKS, Facts, Wait, function_of, waits
+from rca.vmcore.facts import LOCKS, Facts, Wait, WaitKind, function_of, waits
 from rca.vmcore.playbook import Clue, Playbook
 from rca.vmcore.story import plain, suspect
 from wardround.models.diagnosis import Culprit
@@ -17,6 +17,13 @@ from wardround.models.vmcore import Lock, LockCycle, Task
 
 _SURE = {"read": 1.0, "derived": 1.0, "inferred": 0.85, "hint": 0.75}
 _MOST_NAMED = 4
+_LOCK_WAITS: Mapping[str, WaitKind] = {
+    "mutex": "mutex",
+    "rwsem": "rwsem",
+    "semaphore": "semaphore",
+    "completion": "completion",
+    "wait_queue": "event",
+}
 _LOCKUPS = {"soft_lockup": 1.0, "hard_lockup": 1.0, "rcu_stall": 0.85}
 
 
@@ -24,14 +31,16 @@ def _waiting(facts: Facts, task: Task) -> Wait:
     """What a task waits for: the lock graph knows better than its stack."""
     shown = waits(task.stack)
     lock = next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
-    if lock is None or lock.kind == "spinlock":
-        return shown
-    return Wait(lock.kind, shown.caller, shown.through)
+    kind = _LOCK_WAITS.get(lock.kind) if lock else None
+    return Wait(kind, shown.caller, shown.through) if kind else shown
 
 
 def _caller(facts: Facts, task: Task) -> str:
     found = suspect(task.stack, facts.foreign)
-    return found.frame.name if found else ""
+    if found is None:
+        return ""
+    name = plain(found.frame.function)
+    return f"{name} [{found.frame.module}]" if found.frame.module else name
 
 
 def _by_module(facts: Facts, task: Task) -> str:
@@ -91,10 +100,11 @@ def _cycle(facts: Facts, _: Culprit) -> Finding | None:
     others = len(hung) - len(waiting)
     places = {_caller(facts, task) for task in waiting}
     value = 0.1 if others else 0.6 if len(places) >= 2 else 0.35
-    rest = "none waits for anything else" if not others else f"{others} wait for something that is no lock"
+    rest = "none waits for anything else" if not others else f"{others} more for something that is no lock"
     return facts.finding(
         value,
-        f"{len(waiting)} hung tasks wait for sleeping locks at {len(places)} places in the code, {rest}",
+        f"{_count(len(waiting), 'hung task')} in all wait for sleeping locks, "
+        f"at {_count(len(places), 'place')} in the code; {rest}",
         "blocked for more than",
         {"waiting_for_locks": len(waiting), "others": others, "places": len(places)},
         "{task}",
@@ -118,6 +128,10 @@ def _told_cycle(facts: Facts, cycle: LockCycle) -> Finding:
     )
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
+
+
 def _name(task: Task | None) -> str:
     return task.name if task else "a task not found"
 
@@ -137,7 +151,7 @@ def _reported_hung(facts: Facts, _: Culprit) -> Finding | None:
     names = ", ".join(task.name for task in hung[:_MOST_NAMED])
     return facts.finding(
         1.0,
-        f"{len(hung)} tasks sleep uninterruptibly for up to {longest:.0f} s: {names}",
+        f"{_count(len(hung), 'task')} in uninterruptible sleep for {longest:.0f} s or more: {names}",
         "blocked for more than",
         {"tasks": len(hung), "seconds": longest},
         "s",
@@ -148,13 +162,7 @@ HUNG = Clue("hung", _reported_hung, Curve((0.0, -3.0), (0.3, -1.0), (1.0, 0.5)))
 
 
 def _first(facts: Facts, *kinds: str) -> Finding | None:
-    if facts.panic is None:
-        return None
-    words = facts.kind.replace("_", " ")
-    title = facts.panic.report or facts.panic.message
-    return facts.finding(
-        1.0 if facts.kind in kinds else 0.0, f"the kernel's first report is of the class {words}: {title}", title[:80]
-    )
+    return facts.first_report(1.0 if facts.kind in kinds else 0.0)
 
 
 def _hung_first(facts: Facts, _: Culprit) -> Finding | None:
@@ -283,17 +291,8 @@ def _spinning(facts: Facts) -> list[Culprit]:
 
 
 def _lockup(facts: Facts, _: Culprit) -> Finding | None:
-    if facts.panic is None:
-        return None
-    report = facts.report
-    title = facts.panic.report or facts.panic.message
-    words = facts.kind.replace("_", " ")
-    return facts.finding(
-        _LOCKUPS.get(facts.kind, 0.0),
-        f"the kernel's first report is of the class {words}: {title}",
-        title[:80],
-        {"seconds": float(report.detail("seconds") or 0)} if report and report.detail("seconds") else None,
-    )
+    seconds = facts.report.detail("seconds") if facts.report else ""
+    return facts.first_report(_LOCKUPS.get(facts.kind, 0.0), {"seconds": float(seconds)} if seconds else None)
 
 
 def _spins(facts: Facts, _: Culprit) -> Finding | None:
@@ -304,7 +303,9 @@ def _spins(facts: Facts, _: Culprit) -> Finding | None:
     name = plain(at.function)
     for_lock = name.startswith(("native_queued", "queued_", "_raw_", "__pv_queued", "pv_", "do_raw", "__raw"))
     words = "waits for a spinlock" if for_lock else "runs"
-    return facts.finding(1.0, f"the stuck CPU {words} at {at.name}", at.function, {})
+    also = facts.report.detail("also") if facts.report else ""
+    more = f"; as stuck at the same time: {also}" if also else ""
+    return facts.finding(1.0, f"the stuck CPU {words} at {at.name}{more}", at.function)
 
 
 def _busy(facts: Facts, _: Culprit) -> Finding | None:
@@ -315,7 +316,7 @@ def _busy(facts: Facts, _: Culprit) -> Finding | None:
     spinners = sum(len(lock.waiters) for lock in locks)
     named = ", ".join(_lock_name(lock) for lock in locks[:_MOST_NAMED])
     return facts.finding(
-        1.0, f"{spinners} tasks spin for {len(locks)} spinlocks: {named}", "spinlock",
+        1.0, f"{_count(spinners, 'task')} spin for {_count(len(locks), 'spinlock')}: {named}", "spinlock",
         {"spinners": spinners, "locks": len(locks)}, "{task}",
     )  # fmt: skip
 
@@ -326,7 +327,8 @@ def _lockup_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
     seconds = report.detail("seconds") if report else ""
     spins = findings.get("spins")
     lock = spins is not None and "spinlock" in spins.statement
-    who = f" by {report.comm} (pid {report.pid})" if report and report.comm else ""
+    also = report.detail("also") if report else ""
+    who = f" by {facts.who()}" + (f" and {also}" if also else "") if facts.who() else ""
     how = "waits for a spinlock that is never released" if lock else "does not let go of the CPU"
     return f"{culprit.name}{module}, called{who}, {how}" + (f": stuck for {seconds} s." if seconds else ".")
 
