@@ -113,6 +113,11 @@ def dump(qmp: Qmp, form: str, out: Path) -> None:
         flattened.unlink()
 
 
+def log_of(path: Path) -> Path:
+    """The serial log of a dump: NAME.log beside NAME.elf; other formats are other boots, NAME.kdump.log."""
+    return path.with_suffix(".log") if path.suffix == ".elf" else path.with_name(f"{path.name}.log")
+
+
 def stop(qemu: subprocess.Popen[bytes]) -> None:
     """End QEMU, which may have been told to quit already."""
     try:
@@ -125,9 +130,10 @@ def stop(qemu: subprocess.Popen[bytes]) -> None:
 def make(scenario: Scenario, kernel: Path, initramfs: Path, form: str, folder: Path) -> Path:
     """Boot, wait, check that it is the panic that was asked for, dump. Nothing is left under the final name on failure."""
     out = folder / f"{scenario['name']}.{EXTENSIONS[form]}"
-    serial = out.with_suffix(".log.part")
+    log_path = log_of(out)
+    serial = log_path.with_suffix(".log.part")
     serial.unlink(missing_ok=True)
-    partial = out.with_suffix(".part")
+    partial = out.with_name(f"{out.name}.part")
     with tempfile.TemporaryDirectory(prefix="guest-") as work:
         command = arguments_of_qemu(scenario, kernel, initramfs, Path(work), serial)
         qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -141,7 +147,7 @@ def make(scenario: Scenario, kernel: Path, initramfs: Path, form: str, folder: P
         finally:
             stop(qemu)
     partial.rename(out)
-    serial.rename(out.with_suffix(".log"))
+    serial.rename(log_path)
     return out
 
 
@@ -186,7 +192,7 @@ def make_all(arguments: argparse.Namespace) -> int:
         facts = {
             "scenario": scenario["name"], "kernel": arguments.release, "kaslr": scenario.get("kaslr", True),
             "format": arguments.format, "memory_mib": scenario.get("memory", 128), "path": str(path),
-            "log": str(path.with_suffix(".log")), "modules": str(arguments.modules), "recipe": recipe,
+            "log": str(log_of(path)), "modules": str(arguments.modules), "recipe": recipe,
             "seconds": round(seconds, 1), "expected": scenario["expected"],
         }  # fmt: skip
         record.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

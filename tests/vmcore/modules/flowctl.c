@@ -29,9 +29,10 @@ static DECLARE_DELAYED_WORK(flow_grant, flow_grant_work);
 
 static noinline bool flow_link_release(struct flow_link *link)
 {
-	bool last = refcount_dec_and_test(&link->users);
+	bool last;
 
 	flow_current_state += 2;
+	last = refcount_dec_and_test(&link->users);
 	if (last)
 		link->credits = 0;
 	return last;
