@@ -43,7 +43,7 @@ class Layout:
         if path not in self._known:
             try:
                 self._known[path] = offsetof(self.type, path)
-            except LookupError:
+            except (LookupError, TypeError):  # no such member; or the one before the dot is no structure
                 self._known[path] = None
         return self._known[path]
 

@@ -38,13 +38,13 @@ def read_memory(dump: Dump) -> MemoryUse:
     """Return totals and the largest processes (task address of the leader, bytes resident); slab caches are
     `slab.read_slab`'s. :raises LookupError, FaultError: the counters are not in the dump"""
     prog, page = dump.prog, page_size(dump.info)
-    zones = list(_zones(prog))
+    with_pages = list(zones(prog))
     node = _counters(prog, "node_stat_item", "vm_node_stat", _node_differences(prog))
-    zone = _counters(prog, "zone_stat_item", "vm_zone_stat", _zone_differences(prog, zones))
+    zone = _counters(prog, "zone_stat_item", "vm_zone_stat", _zone_differences(prog, with_pages))
     total = _word(prog, "_totalram_pages", "totalram_pages")
     if not total:
         raise LookupError("the dump does not tell how much memory there was")
-    parts = {"free": zone.get("NR_FREE_PAGES", 0) + _kept_by_cpus(prog, zones)}
+    parts = {"free": zone.get("NR_FREE_PAGES", 0) + _kept_by_cpus(prog, with_pages)}
     parts |= {part: sum(node.get(name, 0) for name in names) for part, names in _NODE_PARTS.items()}
     parts |= {part: sum(zone.get(name, 0) for name in names) for part, names in _ZONE_PARTS.items()}
     # pages of files: shared memory and the swap cache are counted among them
@@ -92,7 +92,7 @@ def _nodes(prog: Program) -> Iterator[int]:
             yield node
 
 
-def _zones(prog: Program) -> Iterator[int]:
+def zones(prog: Program) -> Iterator[int]:
     """Addresses of the zones that have pages."""
     data, zone = layout(prog, "struct pglist_data"), layout(prog, "struct zone")
     for node in _nodes(prog):
@@ -123,20 +123,20 @@ def _node_differences(prog: Program) -> dict[int, int]:
         return {}
 
 
-def _zone_differences(prog: Program, zones: list[int]) -> dict[int, int]:
+def _zone_differences(prog: Program, with_pages: list[int]) -> dict[int, int]:
     try:
         at = layout(prog, "struct zone").at("per_cpu_zonestats")
-        bases = [words(prog).u64(zone + at) for zone in zones]
+        bases = [words(prog).u64(zone + at) for zone in with_pages]
         return _summed(prog, bases, layout(prog, "struct per_cpu_zonestat"), "vm_stat_diff")
     except (LookupError, FaultError):
         return {}
 
 
-def _kept_by_cpus(prog: Program, zones: list[int]) -> int:
+def _kept_by_cpus(prog: Program, with_pages: list[int]) -> int:
     """Free pages in the CPUs' own lists, which the free counter leaves out."""
     try:
         at, count = layout(prog, "struct zone").at("per_cpu_pageset"), layout(prog, "struct per_cpu_pages").at("count")
-        bases = [words(prog).u64(zone + at) + count for zone in zones]
+        bases = [words(prog).u64(zone + at) + count for zone in with_pages]
         return sum(words(prog).u32(base + offset) for base in bases for offset in cpu_offsets(prog))
     except (LookupError, FaultError):
         return 0
