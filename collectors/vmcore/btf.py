@@ -215,6 +215,7 @@ class BtfFinder:
         self.prog, self.btf = prog, btf
         self._variables = variables or {}
         self._made: dict[int, Type] = {}
+        self._found: dict[tuple[str | TypeKind, ...], Type | None] = {}
 
     # --- drgn's finders ---
 
@@ -222,6 +223,12 @@ class BtfFinder:
         """Return a type by name. BTF knows no files, so a lookup by file finds nothing."""
         if filename:
             return None
+        key = (name, *kinds)
+        if key not in self._found:  # drgn asks for the same few again and again
+            self._found[key] = self._search(kinds, name)
+        return self._found[key]
+
+    def _search(self, kinds: TypeKindSet, name: str) -> Type | None:
         for kind in kinds:
             for type_id in self.btf.find(name, _NAMED.get(kind, ())):
                 found = self.type(type_id)
