@@ -1,0 +1,61 @@
+"""`diagnose vmcore`: explain a kernel crash from its dump or its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from cli import options as opt
+
+
+class _ExplainByDefault(TyperGroup):
+    """`diagnose vmcore FILE` explains FILE; only the name of another command stands for that command."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["explain", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_ExplainByDefault, no_args_is_help=True, help="Explain a kernel crash from its dump (vmcore) or its log."
+)
+
+
+@app.command()
+def explain(
+    file: Annotated[
+        Path,
+        typer.Argument(help="A crash dump, a kernel log as text, or a folder of pstore files.", show_default=False),
+    ],
+    output: opt.Output = "text",
+    html: opt.Html = None,
+    fail_on: opt.FailOn = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+    no_color: opt.NoColor = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Say what happened, in which function and task, and show why. No debug information is needed."""
+    from agents.crash import diagnose_crash
+    from cli.diagnose import prepare
+    from cli.interrupt import clean_termination
+    from cli.output import View, emit
+    from cli.progress import Progress
+    from collectors.vmcore.read import read_crash
+    from wardround.models.document import to_document
+
+    view = View(output, html, fail_on, quiet, verbose, no_color)
+    settings = prepare(view, {})
+    with Progress(view.progress) as progress, clean_termination():
+
+        def tell(section: str) -> None:
+            progress.doing = f"reading {section}"
+
+        vmcore = read_crash(file, tell)
+        progress.doing = "judging"
+        document = to_document(diagnose_crash(vmcore, settings, file.stat().st_mtime))
+    raise typer.Exit(emit(document, view))

@@ -1,0 +1,142 @@
+"""Reads a crash dump, or the log of a crash, into a `Vmcore`.
+
+A dump is opened in a worker process (`worker`): what it has told stands even if a damaged dump kills it, and a fresh
+worker goes on without the section that did. A text file is read as a kernel log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from collectors.vmcore.fromlog import read_log
+from wardround.errors import UserError, WardroundError
+from wardround.models.diagnosis import Skipped
+from wardround.models.vmcore import DumpHeader, Vmcore
+
+Progress = Callable[[str], None]
+WALL_SECONDS = 180.0
+MOST_WORKERS = 4
+_MAGIC = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
+_FIELDS = {field.name for field in fields(Vmcore)}
+
+
+def read_crash(path: Path, progress: Progress = lambda _: None, seconds: float = WALL_SECONDS) -> Vmcore:
+    """Read whatever `path` is: a dump, a kernel log as text, a folder of pstore files.
+
+    :raises UserError: there is no such file, it cannot be read, or it is neither
+    """
+    try:
+        if path.is_dir():
+            return read_log(path)
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
+    if head.startswith(_MAGIC) or not head:
+        return _Reading(path, progress).run(seconds)
+    if b"\0" in head and not _is_text(head):
+        raise UserError(
+            f"{path} is no crash dump", "neither ELF nor kdump by its first bytes, nor text",
+            "name a vmcore, or a kernel log as text",
+        )  # fmt: skip
+    return read_log(path)
+
+
+def _is_text(head: bytes) -> bool:
+    """Serial logs may hold a few NULs; a binary file is full of what no console prints."""
+    odd = sum(byte < 9 or 13 < byte < 27 for byte in head)
+    return odd < len(head) / 50
+
+
+class _Reading:
+    """One dump being read: collects the workers' messages."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path, self._progress = path, progress
+        self._header: DumpHeader | None = None
+        self._parts: dict[str, Any] = {}
+        self._ran: list[str] = []
+        self._skipped: dict[str, str] = {}
+        self._doing = ""
+        self._ended = self._late = False
+        self._seconds = 0.0
+
+    def run(self, seconds: float) -> Vmcore:
+        for _ in range(MOST_WORKERS):
+            failure = self._work(seconds)
+            if self._ended or not self._doing:
+                break
+            self._skipped[self._doing] = f"the reader {failure} in this section"
+        if self._header is None:
+            raise WardroundError(f"{self._path} could not be read", f"the reader {failure} while opening it")
+        vmcore = _parsed(self._header, self._parts)
+        return replace(
+            vmcore,
+            ran=tuple(f"vmcore.{name}" for name in self._ran),
+            skipped=tuple(Skipped(f"vmcore.{name}", reason) for name, reason in self._skipped.items()),
+            seconds=self._seconds,
+        )
+
+    def _work(self, seconds: float) -> str:
+        """Run one worker to its end and return how it ended."""
+        before = json.dumps({"skip": [*self._ran, *self._skipped], "fields": self._parts}).encode()
+        command = [sys.executable, "-m", "collectors.vmcore.worker", str(self._path)]
+        self._doing = ""
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            late = threading.Timer(seconds, self._end, (process,))
+            late.start()
+            try:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                with contextlib.suppress(BrokenPipeError), process.stdin:
+                    process.stdin.write(before)
+                for line in process.stdout:
+                    self._take(line)
+            finally:
+                late.cancel()
+                process.kill()
+        if self._late:
+            return f"took over {seconds:g} s"
+        return f"was ended by signal {-process.returncode}" if process.returncode < 0 else "failed"
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        self._late = True
+        process.kill()
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return  # a line cut by the worker's end
+        if "begin" in message:
+            self._doing = message["begin"]
+            self._progress(self._doing)
+        elif "part" in message:
+            self._parts.update({k: v for k, v in message["fields"].items() if k in _FIELDS})
+            self._ran.append(message["part"])
+        elif "skipped" in message:
+            self._skipped.setdefault(message["skipped"], message["reason"])
+        elif "header" in message:
+            self._header = TypeAdapter(DumpHeader).validate_python(message["header"])
+        elif "refused" in message:
+            raise UserError(**message["refused"])
+        elif "end" in message:
+            self._ended = True
+            self._seconds += message["end"]
+
+
+def _parsed(header: DumpHeader, parts: dict[str, Any]) -> Vmcore:
+    """Build the types out of JSON; a part that does not fit is a bug of ours and shows as such."""
+    return TypeAdapter(Vmcore).validate_python({**parts, "header": header})
