@@ -30,7 +30,7 @@ _DECODED = re.compile(
 )
 _TRACE = re.compile(r"(?:Call [Tt]race|Backtrace):?(?:\s*\(.*\))?\s*")
 _MARK = re.compile(r"</?(?:TASK|IRQ|NMI|SOFTIRQ|#?\w{2,12}|ENTRY_TRAMPOLINE)>")
-_RIP = re.compile(r"(?:RIP: (?P<cs>[0-9a-f]{4}):|pc : |epc : |NIP \[[0-9a-f]+\] |PC is at )(?P<at>.*)")
+_RIP = re.compile(r"(?:RIP: (?P<cs>[0-9a-f]{4}):|pc : |epc : |NIP \[[0-9a-f]+\] |PC is at |IP: )(?P<at>.*)")
 _LR = re.compile(r"(?:lr : |ra : |LR \[[0-9a-f]+\] |LR is at )(?P<at>.*)")
 _REGISTER = re.compile(
     r"\b(R[A-D]X|R[SD]I|R[BS]P|R\d\d|CR[0-4]|x\d{1,2}|sp|EFLAGS)\s?: (?:[0-9a-f]{4}:)?(?:0x)?([0-9a-f]{8,16})\b"
@@ -38,6 +38,9 @@ _REGISTER = re.compile(
 _CPU = re.compile(
     r"CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: (?P<pid>\d{1,9})(?:/\d+)? ?Comm: (?P<comm>.{1,64}?)"
     r" (?P<taint>Not tainted|Tainted: [A-Z ]+?) *(?P<release>\d+\.\S{1,128})(?: .*)?"
+)
+_CPU_OLD = re.compile(
+    r"Pid: (?P<pid>\d{1,9}), comm: (?P<comm>\S{1,64}) (?P<taint>Not tainted|Tainted: [A-Z ]+?) *(?P<release>\d\S*)"
 )
 _HARDWARE = re.compile(r"Hardware name: (.{1,200})")
 _WORK = re.compile(rf"Workqueue: (\S+) (?P<work>{_NAME})(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[(?P<module>[\w-]+)\])?.*")
@@ -151,6 +154,9 @@ def _describe(section: Section, text: str) -> None:
         section.cpu, section.pid, section.comm = int(found["cpu"]), int(found["pid"]), found["comm"]
         section.tainted = "" if found["taint"] == "Not tainted" else "".join(found["taint"][9:].split())
         section.release = found["release"]
+    elif section.pid is None and (found := _CPU_OLD.match(text)):
+        section.pid, section.comm, section.release = int(found["pid"]), found["comm"], found["release"]
+        section.tainted = "" if found["taint"] == "Not tainted" else "".join(found["taint"][9:].split())
     elif not section.hardware and (found := _HARDWARE.match(text)):
         section.hardware = found[1]
     elif not section.work and (found := _WORK.match(text)):

@@ -51,15 +51,16 @@ OPENINGS = (
     _opening(
         "list_corruption",
         8,
-        r"(?:list|hlist|plist)_(?:add|del) (?:corruption|double add)|list_\w+ (?:corruption|attempted on NULL)|"
-        r"kernel BUG at (?:\S*/)?lib/(?:list_debug|plist)\.c|at (?:\S*/)?lib/(?:list_debug|plist)\.c:\d+",
+        r"(?:list|hlist|plist)_(?:add|del) (?:corruption|double add)|list_\w+ (?:corruption|attempted on NULL)",
     ),
+    _opening("list_corruption", 7, r"(?:BUG )?at (?:\S*/)?lib/(?:list_debug|plist)\.c:\d+"),
     _opening(
         "refcount",
         8,
         r"refcount_t: (?P<how>underflow|overflow|saturated|addition on 0|decrement hit 0|hit zero|leak)[^\n]*|"
-        r"percpu ref \(.*\) <= 0|kref_(?:get|put): |at (?:\S*/)?(?:lib/refcount\.c|include/linux/kref\.h):\d+",
+        r"percpu ref \(.*\) <= 0|kref_(?:get|put): ",
     ),
+    _opening("refcount", 7, r"WARNING: .* at (?:\S*/)?(?:lib/refcount\.c|include/linux/kref\.h):\d+"),
     _opening(
         "slab_corruption",
         8,

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from rca.model import Curve, Finding
 from rca.vmcore.facts import Facts, function_of
 from rca.vmcore.playbook import Clue, Playbook
-from rca.vmcore.story import plain, suspect
+from rca.vmcore.story import blame, plain, telling
 from wardround.models.diagnosis import Culprit
-from wardround.models.vmcore import CacheUse, MemoryUse
+from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse
 
 _MIB = 2**20
 _HELD = {
@@ -25,7 +25,12 @@ _HELD = {
     "slab_reclaimable": "kernel caches that can be freed",
     "page_tables": "page tables",
     "kernel": "pages the kernel took for itself",
+    "unaccounted": "pages the kernel took for itself",
+    "vmalloc": "memory mapped by vmalloc",
 }
+
+
+_KERNELS_OWN = ("kernel", "unaccounted", "vmalloc")
 
 
 def _largest(memory: MemoryUse | None) -> tuple[str, int]:
@@ -34,7 +39,7 @@ def _largest(memory: MemoryUse | None) -> tuple[str, int]:
         return "", 0
     parts = {name: size for name, size in memory.parts if name not in ("free", "reserved", "shared")}
     rest = memory.total - sum(parts.values()) - sum(s for n, s in memory.parts if n in ("free", "reserved"))
-    if memory.total and rest > 0:
+    if memory.total and rest > 0 and not any(name == "unaccounted" for name in parts):
         parts["kernel"] = rest
     return max(parts.items(), key=lambda part: part[1], default=("", 0))
 
@@ -44,34 +49,54 @@ def _top_cache(memory: MemoryUse | None) -> CacheUse | None:
 
 
 def _holders(facts: Facts) -> list[Culprit]:
-    if facts.kind != "oom" and facts.vmcore.memory is None:
-        return []
+    """Whom the memory accuses: the dump's own ranking; from a log the largest part and in it the largest cache."""
     memory = facts.vmcore.memory
+    if memory is None:
+        return [Culprit("kernel_function", "unknown holder")] if facts.kind == "oom" else []
+    if memory.holders:
+        return [_ranked(facts, memory.holders[0])]
     part, _ = _largest(memory)
     cache = _top_cache(memory)
     if cache is not None and part in ("slab_unreclaimable", "slab_reclaimable", ""):
-        return [_owner(facts, cache)]
-    if part in ("anonymous", "shared", "unevictable") and memory is not None and memory.largest_tasks:
-        task = _task_name(facts, memory.largest_tasks[0][0])
-        return [Culprit("kernel_function", "anonymous memory", None, (("task", task),))]
-    found = facts.accused
-    if part == "kernel" and found is not None and found.frame.module:
+        functions = tuple(name for name, _ in (*cache.allocators, *cache.owners))
+        return [_filler(facts, cache.name, cache.module, functions)]
+    if part in ("anonymous", "shared", "unevictable") and memory.largest_tasks:
+        return [_of_task(facts, memory.largest_tasks[0][0])]
+    found = blame(facts.stack, facts.foreign)
+    if part in _KERNELS_OWN and found is not None and found.frame.module:
         return [function_of(found.frame)]
     return [Culprit("kernel_function", _HELD.get(part, "unknown holder"))]
 
 
-def _owner(facts: Facts, cache: CacheUse) -> Culprit:
-    """Who fills a cache: functions its objects point to; else the module's function that asked in vain."""
-    labels = [("cache", cache.name)]
-    if cache.owners:
-        function, _, module = cache.owners[0][0].partition(" [")
-        module = module.rstrip("]") or cache.module
-        return Culprit("kernel_function", plain(function), None, (*labels, *(("module", m) for m in (module,) if m)))
-    found = suspect(facts.stack, facts.foreign) if facts.kind == "oom" else None
-    if found is not None and found.frame.module:
-        accused = function_of(found.frame)
+def _ranked(facts: Facts, holder: MemoryHolder) -> Culprit:
+    if holder.kind == "process":
+        try:
+            return _of_task(facts, int(holder.name, 16))
+        except ValueError:
+            return Culprit("kernel_function", _HELD["anonymous"])
+    if holder.kind in ("slab", "vmalloc"):
+        named = (holder.name,) if holder.kind == "vmalloc" else ()
+        return _filler(facts, holder.name, holder.module, (*holder.functions, *named))
+    return Culprit("kernel_function", _HELD.get(holder.name, holder.name))
+
+
+def _of_task(facts: Facts, key: int) -> Culprit:
+    return Culprit("kernel_function", _HELD["anonymous"], None, (("task", _task_name(facts, key)),))
+
+
+def _filler(facts: Facts, cache: str, module: str, functions: tuple[str, ...]) -> Culprit:
+    """Who fills a cache: the owner module's function that asked in vain, a function its objects name, or the cache."""
+    labels = (("cache", cache),)
+    frames = [frame for frame in telling(facts.stack) if frame.module] if facts.kind == "oom" else []
+    mine = [f for f in frames if f.module == module or (not module and (f.module in facts.foreign or not functions))]
+    if mine:
+        accused = function_of(mine[0])
         return Culprit("kernel_function", accused.name, None, (*accused.labels, *labels))
-    return Culprit("kernel_function", cache.name, None, (*labels, *(("module", m) for m in (cache.module,) if m)))
+    if functions:
+        name, _, of = functions[0].partition(" [")
+        owner = of.rstrip("]") or module
+        return Culprit("kernel_function", plain(name), None, (*((("module", owner),) if owner else ()), *labels))
+    return Culprit("kernel_function", cache, None, (*((("module", module),) if module else ()), *labels))
 
 
 def _task_name(facts: Facts, key: int) -> str:
@@ -88,6 +113,11 @@ def _held(facts: Facts, _: Culprit) -> Finding | None:
     part, size = _largest(memory)
     if memory is None or not part:
         return None
+    if memory.holders and memory.holders[0].statement:
+        holder = memory.holders[0]
+        return facts.finding(
+            holder.share, holder.statement, "Mem-Info", {"held": holder.bytes, "share": holder.share}, "By"
+        )
     total = memory.total or sum(size for _, size in memory.parts) or 1
     free = dict(memory.parts).get("free", 0)
     return facts.finding(
@@ -105,7 +135,7 @@ def _cached(facts: Facts, _: Culprit) -> Finding | None:
     if memory is None or cache is None:
         return None
     slab = sum(one.bytes for one in memory.caches) or 1
-    merged = f", {cache.merged} caches merged into it" if cache.merged else ""
+    merged = f", with {cache.merged} more merged into it" if cache.merged else ""
     if facts.vmcore.header.tier == "log":
         merged = " (caches of like size share the name of the first)"
     objects = f", {cache.active} objects" if cache.active else ""

@@ -13,7 +13,7 @@ from typing import Literal
 
 from rca.ground import numbers
 from rca.model import Finding
-from rca.vmcore.story import Suspect, foreign, plain, suspect
+from rca.vmcore.story import Suspect, blame, foreign, plain, suspect
 from wardround.models.diagnosis import Culprit, Number
 from wardround.models.vmcore import Anomaly, Certainty, CrashContext, LockCycle, Panic, Report, StackFrame, Task, Vmcore
 from wardround.shell import command
@@ -97,9 +97,7 @@ class Facts:
     def accused(self) -> Suspect | None:
         """The frame that the crash's stack accuses; a report that names a function itself is believed first."""
         panic = self.panic
-        found = suspect(self.stack, self.foreign, unsure=self.jumped)
-        if found is None:
-            found = suspect(self.stack, self.foreign, unsure=True)
+        found = suspect(self.stack, self.foreign, unsure=True) if self.jumped else blame(self.stack, self.foreign)
         if panic is not None and panic.function and (found is None or self._named):
             named = suspect((StackFrame(panic.function, module=panic.module),), self.foreign)
             return named or found

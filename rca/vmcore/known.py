@@ -73,7 +73,7 @@ class _CaseFile(BaseModel):
 def normalised(stack: Sequence[StackFrame]) -> tuple[str, ...]:
     """The telling functions of a stack, innermost first; recursion counts once."""
     out: list[str] = []
-    for frame in telling(stack):
+    for frame in telling(stack, unsure=not any(frame.sure for frame in stack)):
         name = plain(frame.function)
         if not out or out[-1] != name:
             out.append(name)

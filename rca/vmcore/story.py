@@ -145,6 +145,11 @@ def telling(stack: Sequence[StackFrame], unsure: bool = False) -> Iterator[Stack
     return (frame for frame in from_fault(stack) if not generic(frame) and (frame.sure or unsure))
 
 
+def blame(stack: Sequence[StackFrame], foreign_modules: Collection[str] = ()) -> Suspect | None:
+    """The accused frame of a stack; frames with a question mark count only where there is no sure one."""
+    return suspect(stack, foreign_modules) or suspect(stack, foreign_modules, unsure=True)
+
+
 def suspect(stack: Sequence[StackFrame], foreign_modules: Collection[str] = (), unsure: bool = False) -> Suspect | None:
     """Choose the frame that a stack accuses, or None where all of it is generic.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from rca.model import Curve, Finding
 from rca.vmcore.facts import LOCKS, Facts, Wait, WaitKind, function_of, waits
 from rca.vmcore.playbook import Clue, Playbook
-from rca.vmcore.story import plain, suspect
+from rca.vmcore.story import blame, plain
 from wardround.models.diagnosis import Culprit
 from wardround.models.vmcore import Lock, LockCycle, Task
 
@@ -36,7 +36,7 @@ def _waiting(facts: Facts, task: Task) -> Wait:
 
 
 def _caller(facts: Facts, task: Task) -> str:
-    found = suspect(task.stack, facts.foreign)
+    found = blame(task.stack, facts.foreign)
     if found is None:
         return ""
     name = plain(found.frame.function)
@@ -44,7 +44,7 @@ def _caller(facts: Facts, task: Task) -> str:
 
 
 def _by_module(facts: Facts, task: Task) -> str:
-    found = suspect(task.stack, facts.foreign)
+    found = blame(task.stack, facts.foreign)
     return found.frame.module if found else ""
 
 
@@ -208,11 +208,15 @@ DEADLOCK = Playbook(
 
 
 def _root(facts: Facts) -> Task | None:
-    """Whom the others wait for: a hung task that itself waits for no lock; else the one that waits longest."""
+    """Whom the others wait for: the end of the dump's longest chain; else a hung task that itself waits for no lock."""
     hung = facts.hung()
+    known = {task.address for task in hung}
+    chains = [b for b in facts.vmcore.blockers if known & {b.task, *b.waiters}]
+    chains.sort(key=lambda b: (-len(b.waiters), b.task))
+    if chains and (task := facts.vmcore.task(chains[0].task)) is not None:
+        return task
     roots = [task for task in hung if _waiting(facts, task).kind not in LOCKS] or list(hung)
-    ahead = {lock.owner for lock in facts.vmcore.locks if lock.owner is not None}
-    return min(roots, key=lambda t: (t.address not in ahead, -(t.waiting or 0.0)), default=None)
+    return min(roots, key=lambda t: -(t.waiting or 0.0), default=None)
 
 
 def _blocked(facts: Facts) -> list[Culprit]:
@@ -226,9 +230,18 @@ def _blocked(facts: Facts) -> list[Culprit]:
 
 
 def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
-    task = next((task for task in facts.hung() if task.pid == culprit.pid), None)
+    task = next((task for task in (*facts.hung(), *facts.vmcore.tasks) if task.pid == culprit.pid), None)
     if task is None:
         return None
+    behind = next((b for b in facts.vmcore.blockers if b.task == task.address and b.waiters), None)
+    if behind is not None:
+        return facts.finding(
+            1.0,
+            f"{task.name} holds a lock that {_count(len(behind.waiters), 'task')} wait for, and meanwhile {behind.doing}",
+            task.comm,
+            {"waiters": len(behind.waiters)},
+            "{task}",
+        )
     wait = _waiting(facts, task)
     words = {
         "completion": "a completion that is not signalled",
@@ -248,6 +261,8 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
 def _hung_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     wait = findings.get("waits_for")
     told = wait.statement.partition(" waits for ")[2] if wait else "something that does not come"
+    if wait and "holds a lock" in wait.statement:
+        return f"{wait.statement}."
     waited = findings["hung"].values.get("seconds") or 0.0
     since = f" for more than {waited:.0f} s" if waited else ""
     return f"{culprit.name} (pid {culprit.pid}) waits{since} for {told}."
