@@ -1,4 +1,4 @@
-"""The locks that sleeping tasks wait for: which they are, who holds them, and what follows (see `lockgraph`).
+"""The locks that tasks wait for: which they are, who holds them, and what follows (see `lockgraph`).
 
 Owners: a mutex and an rw_semaphore held to write have theirs in a word of their own. An rw_semaphore held to read has
 the number of its readers and remembers the last one that came, which may long be gone: a hint. A semaphore has none
@@ -17,6 +17,7 @@ from collectors.vmcore import lockgraph
 from collectors.vmcore.holders import Clues
 from collectors.vmcore.open import DAMAGE, Dump
 from collectors.vmcore.places import place_of
+from collectors.vmcore.spin import read_spins
 from collectors.vmcore.stackmem import Stacks
 from collectors.vmcore.waiters import Scan, Waits
 from wardround.models.vmcore import Certainty, Lock, LockCycle, RootBlocker, Task
@@ -36,7 +37,7 @@ class LockFindings:
 
 
 def read_locks(dump: Dump, tasks: Sequence[Task]) -> LockFindings:
-    """Find the locks that tasks wait for in their sleep. Tasks need their stacks and states.
+    """Find the locks that tasks wait for, asleep or spinning. Tasks need their stacks and states.
 
     :raises LookupError: the dump has no types
     """
@@ -44,7 +45,7 @@ def read_locks(dump: Dump, tasks: Sequence[Task]) -> LockFindings:
     scan = Scan(dump.prog, stacks)
     found = scan.run(tasks)
     reader = _Reader(dump, tasks, stacks)
-    locks = tuple(reader.lock(waits) for waits in found)
+    locks = (*(reader.lock(waits) for waits in found), *read_spins(dump.prog, tasks, stacks, reader.clues))
     return LockFindings(
         locks=locks,
         cycles=lockgraph.cycles(locks),
