@@ -206,8 +206,11 @@ class RootBlocker:
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """One slab cache: objects in use and in all, bytes of both; `aliases` are the caches merged into it; `owners`
-    names functions or types that its objects point to, with how many of `sampled` do."""
+    """One slab cache: objects in use and in all, bytes of both; `merged` counts the caches merged into it and `aliases`
+    names them, those of `module` first. `owners` names functions or variables that its objects point to, with how many
+    of `sampled` do, `allocators` the functions that allocated them (where slab debugging stores that). `variables`
+    of modules point to the cache or to its objects. `module` is the one that the objects are of, empty where unknown
+    or the kernel itself."""
 
     name: str
     address: int
@@ -219,16 +222,38 @@ class CacheUse:
     sampled: int = 0
     owners: tuple[tuple[str, int], ...] = ()
     module: str = ""
+    reclaimable: bool = False
+    aliases: tuple[str, ...] = ()
+    allocators: tuple[tuple[str, int], ...] = ()
+    variables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHolder:
+    """Who holds memory, ranked: `kind` is ``slab``, ``process``, ``vmalloc``, or a part of `MemoryUse.parts`; `name` the
+    cache (its alias where merged), the process' task address in hexadecimal, the function that allocated, or the part.
+    `share` is of all memory; `functions` are those its objects point to or that allocated them."""
+
+    kind: str
+    name: str
+    bytes: int
+    share: float
+    module: str = ""
+    functions: tuple[str, ...] = ()
+    statement: str = ""
+    certainty: Certainty = "derived"
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Where the memory is, bytes by owner (``free``, ``anonymous``, ``page_cache``, ``slab_unreclaimable`` …)."""
+    """Where the memory is, bytes by owner (``free``, ``anonymous``, ``page_cache``, ``slab_unreclaimable`` …), what is
+    left over as ``unaccounted``; largest tasks as (task address, bytes resident); who holds it, most first."""
 
     total: int
     parts: tuple[tuple[str, int], ...] = ()
     caches: tuple[CacheUse, ...] = ()
     largest_tasks: tuple[tuple[int, int], ...] = ()
+    holders: tuple[MemoryHolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
