@@ -1,7 +1,8 @@
 """Boot one scenario's guest under QEMU until its kernel panics, and dump its memory.
 
-Standard library only: it runs before the project is installed. Everything is bounded: the guest by its time limit (also
-when this program is killed: QEMU runs under ``timeout``), the QMP answers by a socket timeout.
+Standard library only: it runs before the project is installed. Everything is bounded: the guest by its time limit, the
+QMP answers by a socket timeout; QEMU runs under ``setpriv --pdeathsig`` and ``timeout``, so that it ends too when this
+program is killed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +64,7 @@ def arguments_of_qemu(scenario: Scenario, kernel: Path, initramfs: Path, work: P
     commands = work / "commands"
     commands.write_text("\n".join([*scenario["commands"], ""]), encoding="utf-8")
     return [
-        "timeout", "--kill-after=5", str(scenario.get("seconds", 240) + QMP_SECONDS),
+        "setpriv", "--pdeathsig", "TERM", "timeout", "--kill-after=5", str(scenario.get("seconds", 240) + QMP_SECONDS),
         "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "max",
         "-m", str(scenario.get("memory", 128)), "-smp", str(scenario.get("cpus", 2)),
         "-nodefaults", "-display", "none", "-no-reboot", "-device", "vmcoreinfo",
@@ -71,7 +74,7 @@ def arguments_of_qemu(scenario: Scenario, kernel: Path, initramfs: Path, work: P
     ]  # fmt: skip
 
 
-def await_panic(qemu: subprocess.Popen[bytes], serial: Path, seconds: float) -> str:
+def await_panic(qemu: subprocess.Popen[bytes], serial: Path, seconds: float, interrupted: threading.Event) -> str:
     """Wait for the end of the panic's text; returns the whole log."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -80,7 +83,8 @@ def await_panic(qemu: subprocess.Popen[bytes], serial: Path, seconds: float) -> 
             return log
         if qemu.poll() is not None:
             raise GuestError(f"QEMU ended with status {qemu.returncode}")
-        time.sleep(0.1)
+        if interrupted.wait(0.1):
+            raise GuestError("interrupted")
     raise GuestError(f"no panic within {seconds:.0f} s")
 
 
@@ -127,35 +131,49 @@ def stop(qemu: subprocess.Popen[bytes]) -> None:
         qemu.wait()
 
 
-def make(scenario: Scenario, kernel: Path, initramfs: Path, form: str, folder: Path) -> Path:
-    """Boot, wait, check that it is the panic that was asked for, dump. Nothing is left under the final name on failure."""
-    out = folder / f"{scenario['name']}.{EXTENSIONS[form]}"
+def check_note(path: Path) -> None:
+    """The kernel's VMCOREINFO note lies near the start of every format, if the guest's driver handed it over."""
+    with path.open("rb") as file:
+        if b"OSRELEASE=" not in file.read(1 << 20):
+            raise GuestError("the dump has no VMCOREINFO note")
+
+
+def make(scenario: Scenario, arguments: argparse.Namespace, interrupted: threading.Event) -> Path:
+    """Boot, wait, check that it is the panic that was asked for, dump. Only a whole dump gets the final name."""
+    folder: Path = arguments.folder
+    out = folder / f"{scenario['name']}.{EXTENSIONS[arguments.format]}"
     log_path = log_of(out)
     serial = log_path.with_suffix(".log.part")
     serial.unlink(missing_ok=True)
     partial = out.with_name(f"{out.name}.part")
     with tempfile.TemporaryDirectory(prefix="guest-") as work:
-        command = arguments_of_qemu(scenario, kernel, initramfs, Path(work), serial)
+        command = arguments_of_qemu(scenario, arguments.kernel, arguments.initramfs, Path(work), serial)
         qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
-            log = await_panic(qemu, serial, scenario.get("seconds", 240))
+            log = await_panic(qemu, serial, scenario.get("seconds", 240), interrupted)
             if not re.search(scenario["panic"], log):
                 raise GuestError(f"the guest panicked otherwise, see {serial}")
             qmp = Qmp(Path(work) / "qmp")
-            dump(qmp, form, partial)
+            dump(qmp, arguments.format, partial)
             qmp.command("quit")
         finally:
             stop(qemu)
+    check_note(partial)
     partial.rename(out)
     serial.rename(log_path)
     return out
+
+
+def read_scenarios() -> list[Scenario]:
+    scenarios: list[Scenario] = json.loads((HERE / "scenarios.json").read_text(encoding="utf-8"))
+    return scenarios
 
 
 def recipe_of(scenario: Scenario) -> str:
     """A digest of all that makes a dump what it is: a change of the scenario, its module or the guest makes it anew."""
     digest = hashlib.sha256(json.dumps(scenario, sort_keys=True).encode())
     module = scenario.get("module")
-    for path in [HERE / "guest/init", *([HERE / f"modules/{module}.c"] if module else [])]:
+    for path in [HERE / "guest_init.sh", *([HERE / f"modules/{module}.c"] if module else [])]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -168,36 +186,49 @@ def is_made(record: Path, recipe: str) -> bool:
     return known["recipe"] == recipe and Path(known["path"]).is_file()
 
 
+def make_recorded(scenario: Scenario, arguments: argparse.Namespace, interrupted: threading.Event) -> bool:
+    """One dump with its record, unless both are there already; returns False where the guest did otherwise."""
+    name = scenario["name"]
+    record = arguments.folder / f"{name}.{arguments.format}.json"
+    recipe = recipe_of(scenario)
+    if is_made(record, recipe):
+        print(f"{name:<12} {'kept':>7}  {json.loads(record.read_text(encoding='utf-8'))['path']}", flush=True)
+        return True
+    if interrupted.is_set():
+        return False
+    start = time.monotonic()
+    try:
+        path = make(scenario, arguments, interrupted)
+    except (GuestError, OSError) as error:
+        print(f"{name:<12} {'failed':>7}  {error}", file=sys.stderr, flush=True)
+        return False
+    seconds = time.monotonic() - start
+    facts = {
+        "scenario": name, "series": arguments.series, "kernel": arguments.release, "format": arguments.format,
+        "kaslr": scenario.get("kaslr", True), "memory_mib": scenario.get("memory", 128), "path": str(path),
+        "log": str(log_of(path)), "modules": str(arguments.modules), "recipe": recipe, "seconds": round(seconds, 1),
+        "expected": scenario["expected"],
+    }  # fmt: skip
+    record.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(f"{name:<12} {seconds:6.1f}s  {path}", flush=True)
+    return True
+
+
 def make_all(arguments: argparse.Namespace) -> int:
-    scenarios: list[Scenario] = json.loads((HERE / "scenarios.json").read_text(encoding="utf-8"))
+    scenarios = read_scenarios()
     wanted = arguments.only.split(",") if arguments.only else [s["name"] for s in scenarios if not s.get("extra")]
     if unknown := set(wanted) - {s["name"] for s in scenarios}:
         print(f"no such scenario: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    failures = 0
-    for scenario in (s for s in scenarios if s["name"] in wanted):
-        record = arguments.folder / f"{scenario['name']}.{arguments.format}.json"
-        recipe = recipe_of(scenario)
-        if is_made(record, recipe):
-            print(f"{scenario['name']:<12} {'kept':>7}  {json.loads(record.read_text())['path']}", flush=True)
-            continue
-        start = time.monotonic()
-        try:
-            path = make(scenario, arguments.kernel, arguments.initramfs, arguments.format, arguments.folder)
-        except (GuestError, OSError) as error:
-            failures += 1
-            print(f"{scenario['name']:<12} {'failed':>7}  {error}", file=sys.stderr, flush=True)
-            continue
-        seconds = time.monotonic() - start
-        facts = {
-            "scenario": scenario["name"], "kernel": arguments.release, "kaslr": scenario.get("kaslr", True),
-            "format": arguments.format, "memory_mib": scenario.get("memory", 128), "path": str(path),
-            "log": str(log_of(path)), "modules": str(arguments.modules), "recipe": recipe,
-            "seconds": round(seconds, 1), "expected": scenario["expected"],
-        }  # fmt: skip
-        record.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        print(f"{scenario['name']:<12} {seconds:6.1f}s  {path}", flush=True)
-    return 1 if failures else 0
+    interrupted = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: interrupted.set())
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        made = pool.map(
+            lambda scenario: make_recorded(scenario, arguments, interrupted),
+            [s for s in scenarios if s["name"] in wanted],
+        )
+        return 0 if all(list(made)) else 1
 
 
 def write_manifest(out: Path) -> None:
@@ -214,12 +245,13 @@ def main() -> int:
     parser.add_argument("--kernel", type=Path, required=True, help="the bzImage")
     parser.add_argument("--initramfs", type=Path, required=True)
     parser.add_argument("--modules", type=Path, required=True, help="where the modules lie, with debug information")
+    parser.add_argument("--series", required=True)
     parser.add_argument("--release", required=True)
     parser.add_argument("--folder", type=Path, required=True, help="where this kernel's dumps go")
     parser.add_argument("--format", choices=sorted(EXTENSIONS), default="elf")
     parser.add_argument("--only", default="", help="names of scenarios, with commas between")
+    parser.add_argument("--jobs", type=int, default=1, help="guests at a time")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     status = make_all(arguments)
     write_manifest(arguments.folder.parent)
     return status

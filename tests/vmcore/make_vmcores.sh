@@ -3,11 +3,12 @@
 # (modules/*.c), a busybox guest that loads one of them (scenarios.json says how), and QEMU's dump of the panicked guest.
 #
 #   make_vmcores.sh [--out DIR] [--kernel 6.1|6.12|SERIES] [--only NAME,NAME] [--format elf|kdump|flattened]
-#                   [--prepare]
+#                   [--jobs N] [--prepare]
 #
 # What exists is kept, so it can be started again at any time. Packages of the kernel are unpacked below DIR and never
 # installed: /boot, /lib/modules and the boot loader stay as they are. Only the tools (QEMU, busybox, a compiler) are
-# installed, where they are missing. --prepare stops before the first guest is started.
+# installed, where they are missing. --prepare stops before the first guest is started. DIR/manifest.json lists all that
+# was made. Status: 0 all made, 1 something failed, 2 wrong use, 3 QEMU or a kernel cannot be had on this machine.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,6 +16,7 @@ out=${XDG_CACHE_HOME:-$HOME/.cache}/wardround-tests/vmcores
 series=6.1
 only=
 format=elf
+jobs=4
 prepare=
 
 while [ $# -gt 0 ]; do
@@ -23,24 +25,26 @@ while [ $# -gt 0 ]; do
         --kernel) series=$2; shift 2 ;;
         --only) only=$2; shift 2 ;;
         --format) format=$2; shift 2 ;;
+        --jobs) jobs=$2; shift 2 ;;
         --prepare) prepare=1; shift ;;
-        *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 
 fail() { echo "make_vmcores: $*" >&2; exit 1; }
+unavailable() { echo "make_vmcores: $*" >&2; exit 3; }
 
 # need PACKAGE PROGRAM: install a package where its program is missing.
 need() {
     command -v "$2" >/dev/null && return
-    [ "$(id -u)" = 0 ] || fail "$2 is missing and only root can install $1"
+    [ "$(id -u)" = 0 ] || unavailable "$2 is missing and only root can install $1"
     DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends "$1" >/dev/null 2>&1 ||
-        fail "$2 is missing and apt could not install $1"
+        unavailable "$2 is missing and apt could not install $1"
 }
 
-# The newest kernel of the series whose image and headers apt can download.
-resolve_kernel() {
-    local name release
+# The newest kernel of the series whose image and headers apt can download: prints its release and its image's package.
+newest_kernel() {
+    local name release image
     for name in $(apt-cache pkgnames "linux-headers-$series." | grep -E -- '-cloud-amd64$' | sort -rV); do
         release=${name#linux-headers-}
         for image in "linux-image-$release" "linux-image-$release-unsigned"; do
@@ -50,20 +54,25 @@ resolve_kernel() {
             fi
         done
     done
-    fail "apt knows no cloud kernel of series $series (apt-get update?)"
+    return 1
 }
+
+# Archives keep only the latest few kernels: stale lists are refreshed once.
+refresh_lists() { [ "$(id -u)" != 0 ] || timeout 300 apt-get update -qq >/dev/null 2>&1 || true; }
 
 # The header packages of a release: the flavour's, the common one and the build tools.
 header_packages() {
     echo "linux-headers-$release"
-    apt-cache depends "linux-headers-$release" | grep -oE 'linux-(headers|kbuild)-[^ ]+' | grep -vx "linux-headers-$release" | sort -u
+    apt-cache depends "linux-headers-$release" | grep -oE 'Depends: linux-(headers|kbuild)-[^ ]+' | cut -d' ' -f2 | sort -u
 }
 
 unpack_kernel() {
     [ -e "$root/unpacked" ] && return
     rm -rf "$root" && mkdir -p "$root/deb"
     # shellcheck disable=SC2046
-    (cd "$root/deb" && timeout 600 apt-get download -qq -o APT::Sandbox::User=root "$image" $(header_packages)) || fail "apt could not download $image"
+    (cd "$root/deb" && timeout 600 apt-get download -qq -o APT::Sandbox::User=root "$image" $(header_packages)) ||
+        unavailable "apt could not download $image and its headers"
+    local package
     for package in "$root"/deb/*.deb; do dpkg -x "$package" "$root"; done
     rm -r "$root/deb"
     sed -i "s#/usr/src/#$root/usr/src/#" "$root/usr/src/linux-headers-$release/Makefile"
@@ -86,10 +95,10 @@ build_modules() {
 }
 
 build_initramfs() {
-    local tree
+    local tree name packed module
     tree=$(mktemp -d)
     mkdir -p "$tree"/{bin,dev,proc,sys,tmp,modules}
-    cp "$here/guest/init" "$tree/init" && chmod 755 "$tree/init"
+    cp "$here/guest_init.sh" "$tree/init" && chmod 755 "$tree/init"
     cp "$(command -v busybox)" "$tree/bin/busybox"
     for name in $("$tree/bin/busybox" --list); do [ -e "$tree/bin/$name" ] || ln -s busybox "$tree/bin/$name"; done
     find "$root" -name 'qemu_fw_cfg.ko*' -exec cp {} "$tree/modules/" \;
@@ -100,7 +109,7 @@ build_initramfs() {
     rm -r "$tree"
 }
 
-[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || fail "this needs Debian or Ubuntu on amd64 (apt, dpkg)"
+[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || unavailable "this needs Debian or Ubuntu on amd64 (apt, dpkg)"
 need qemu-system-x86 qemu-system-x86_64
 need busybox-static busybox
 need cpio cpio
@@ -110,8 +119,10 @@ need python3-minimal python3
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-read -r release image <<<"$(resolve_kernel)"
-[ -n "$release" ] || exit 1
+exec 9>"$out/lock"
+flock -w 1800 9 || fail "another make_vmcores.sh is at work in $out"
+found=$(newest_kernel) || { refresh_lists; found=$(newest_kernel); } || unavailable "apt offers no cloud kernel of series $series"
+read -r release image <<<"$found"
 kernel_dir=$out/$release
 root=$kernel_dir/root
 mkdir -p "$kernel_dir"
@@ -120,4 +131,5 @@ build_modules
 build_initramfs
 [ -z "$prepare" ] || exit 0
 exec python3 "$here/guest.py" --kernel "$root/boot/vmlinuz-$release" --initramfs "$kernel_dir/initramfs.cpio.gz" \
-    --modules "$kernel_dir/modules" --release "$release" --folder "$kernel_dir" --format "$format" --only "$only"
+    --modules "$kernel_dir/modules" --series "$series" --release "$release" --folder "$kernel_dir" \
+    --format "$format" --only "$only" --jobs "$jobs"
