@@ -59,3 +59,35 @@ def explain(
         progress.doing = "judging"
         document = to_document(diagnose_crash(vmcore, settings, file.stat().st_mtime))
     raise typer.Exit(emit(document, view))
+
+
+@app.command()
+def slim(
+    file: Annotated[Path, typer.Argument(help="A crash dump.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Where to write the copy (.xz: packed).", show_default=False)],
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+    debug: opt.Debug = False,
+) -> None:
+    """Write a small copy that holds just what the analysis reads, to share a crash.
+
+    Memory of user programs is not copied. Secrets that are recognised in the kernel log are overwritten; names of
+    tasks, modules and devices stay.
+    """
+    from cli.diagnose import prepare
+    from cli.interrupt import clean_termination
+    from cli.output import View
+    from cli.progress import Progress
+    from collectors.vmcore import read
+
+    prepare(View(quiet=quiet, verbose=verbose), {})
+    with Progress(not quiet) as progress, clean_termination():
+
+        def tell(section: str) -> None:
+            progress.doing = f"reading {section}"
+
+        size, pages, secrets = read.slim(file, out, tell)
+    typer.echo(
+        f"{out}: {pages} pages, {size / 2**20:.1f} MiB before packing, of {file.stat().st_size / 2**20:.0f} MiB; "
+        f"{secrets} secrets of the kernel log overwritten; no memory of user programs was copied on purpose"
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,13 +104,14 @@ def _machine(head: bytes, at: int) -> str:
     return raw.decode("ascii", "replace") if raw.isalnum() or b"_" in raw else ""
 
 
-def open_dump(path: Path) -> Dump:
-    """Open a dump with what it carries itself.
+def open_dump(path: Path, prepare: Callable[[Program], None] = lambda _: None) -> Dump:
+    """Open a dump with what it carries itself. `prepare` is handed the program before anything is read from memory.
 
     :raises UserError: it cannot be read, is no dump, or its header is damaged
     """
     format_, architecture = identify(path)
-    prog = _load(path, format_, architecture)
+    prog = load(path)
+    prepare(prog)
     info = _vmcoreinfo(prog)
     dump = Dump(path, format_, path.stat().st_size, prog, architecture or "x86_64", info)
     if not info:
@@ -121,8 +123,14 @@ def open_dump(path: Path) -> Dump:
     return dump
 
 
-def _load(path: Path, format_: DumpFormat, architecture: str) -> Program:
-    """QEMU's kdump files do not tell libkdumpfile their architecture: where drgn finds none it is given."""
+def load(path: Path) -> Program:
+    """Return drgn's program over a dump, without symbols or types.
+
+    QEMU's kdump files do not tell libkdumpfile their architecture: where drgn finds none it is given.
+
+    :raises UserError: it cannot be read or is no dump
+    """
+    format_, architecture = identify(path)
     known = _ARCHITECTURES.get(architecture or "x86_64")
     tries = [Program()] if format_ == "elf" or known is None else [Program(), Program(Platform(known))]
     for last, prog in enumerate(tries, 1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -140,3 +141,38 @@ class _Reading:
 def _parsed(header: DumpHeader, parts: dict[str, Any]) -> Vmcore:
     """Build the types out of JSON; a part that does not fit is a bug of ours and shows as such."""
     return TypeAdapter(Vmcore).validate_python({**parts, "header": header})
+
+
+def slim(path: Path, out: Path, progress: Progress = lambda _: None) -> tuple[int, int, int]:
+    """Write a small copy of a dump and return (bytes, pages, secrets overwritten); packed where `out` ends in .xz.
+
+    :raises UserError: the dump cannot be read or the copy not written
+    """
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UserError(
+            f"the copy {out} cannot be written", error.strerror or str(error), "choose another place"
+        ) from error
+    command = [sys.executable, "-m", "collectors.vmcore.slim", str(path), f"--out={descriptor}"]
+    command += ["--pack"] if out.suffix == ".xz" else []
+    told: dict[str, int] | None = None
+    try:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(descriptor,)
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                message = json.loads(line)
+                if "refused" in message:
+                    raise UserError(**message["refused"])
+                if "begin" in message:
+                    progress(message["begin"])
+                told = message.get("end")
+    finally:
+        os.close(descriptor)
+        if told is None:
+            out.unlink(missing_ok=True)
+    if told is None:
+        raise WardroundError(f"{path} could not be slimmed", "the reader ended early")
+    return told["size"], told["pages"], told["secrets"]

@@ -32,9 +32,11 @@ def _log(dump: Dump, known: Vmcore) -> Part:
 
 
 def _reports(dump: Dump, known: Vmcore) -> Part:
+    from collectors.vmcore.fromlog import panic
     from collectors.vmcore.reports import reports
 
-    return {"reports": reports(known.log)}
+    found = reports(known.log)
+    return {"reports": found, "panic": panic(known.log, found)}
 
 
 def _modules(dump: Dump, known: Vmcore) -> Part:
@@ -50,10 +52,9 @@ def _tasks(dump: Dump, known: Vmcore) -> Part:
 
 
 def _panic(dump: Dump, known: Vmcore) -> Part:
-    from collectors.vmcore.fromlog import panic as told
     from collectors.vmcore.panic import read_panic
 
-    logged = told(known.log, known.reports)
+    logged = known.panic
     found = read_panic(dump, logged.kind if logged is not None else None)
     return {"panic": found if logged is None or found is None else _joined(found, logged)}
 
