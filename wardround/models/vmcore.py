@@ -282,6 +282,20 @@ class Anomaly:
 
 
 @dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable of a module in question: `value` as an unsigned number of `size` bytes, `meaning` of an address,
+    `type` empty where the dump does not tell."""
+
+    name: str
+    module: str
+    address: int
+    size: int
+    value: int
+    meaning: str = ""
+    type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkItem:
     """One work item, running (`task` is its worker) or queued (`task` None)."""
 
@@ -305,6 +319,7 @@ class Vmcore:
     modules: tuple[ModuleInfo, ...] = ()
     work: tuple[WorkItem, ...] = ()
     anomalies: tuple[Anomaly, ...] = ()
+    variables: tuple[Variable, ...] = ()
     log: tuple[LogLine, ...] = ()
     reports: tuple[Report, ...] = ()
     ran: tuple[str, ...] = ()
