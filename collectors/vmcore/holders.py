@@ -3,8 +3,8 @@
 * A function that a task is in takes the lock before the point where the task stands, by the code: inferred.
 * A function that a task is in takes a lock of that kind, and the task's stack keeps the lock's address: inferred.
 * The stack alone keeps the address: a hint.
-Sources: the kernel's text (`lockcalls`), the stacks' words. A clue is no proof: the code's order is not always that of the
-run, and a stack keeps leftovers.
+Sources: the kernel's text (`lockcalls`), the stacks' words. A clue is no proof: the code's order is not always that of
+the run, and a stack keeps leftovers.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from drgn import Program
+from numpy.typing import NDArray
 
 from collectors.vmcore.lockcalls import Code
 from collectors.vmcore.open import DAMAGE
 from collectors.vmcore.places import place_of
 from collectors.vmcore.stackmem import Stacks
 from collectors.vmcore.waiters import waiting_in
-from wardround.models.vmcore import Certainty, Lock, LockKind, StackFrame, Task
+from wardround.models.vmcore import Certainty, Lock, StackFrame, Task
 
 _MOST_FRAMES = 32
 _MOST_TASKS = 4096
@@ -45,51 +47,52 @@ class Clues:
     def holders(self, lock: Lock, remembered: int | None = None) -> list[Clue]:
         """Return the clues, the surest first; of equally sure ones the task first that the lock remembers."""
         base = place_of(self.prog, lock.address).base
-        addresses = tuple(dict.fromkeys((lock.address, base)))
-        found = [clue for task in self.tasks if (clue := self._of(lock, task, addresses)) is not None]
+        found = [clue for task in self.tasks if (clue := self._of(lock, task, base)) is not None]
         return sorted(found, key=lambda c: (c.certainty == "hint", c.task != remembered))
 
-    def _of(self, lock: Lock, task: Task, addresses: tuple[int, ...]) -> Clue | None:
+    def _of(self, lock: Lock, task: Task, base: int) -> Clue | None:
         waiting = waiting_in(task.stack)
-        outer = task.stack[waiting[1] + 1 if waiting else 0 :][:_MOST_FRAMES]
-        frame = self.takes(lock.kind, outer, addresses)
-        if frame is not None:
-            return Clue(task.address, "inferred", f"{task.name} is in {frame.name}, which takes it before that point")
-        if task.on_cpu or task.address in lock.waiters or not self._keeps(task.address, addresses):
-            return None
-        if (taker := self.taker(lock.kind, outer)) is not None:
-            return Clue(
-                task.address,
-                "inferred",
-                f"the stack of {task.name} keeps its address, and {taker.name} takes a {lock.kind} before that point",
-            )
-        return Clue(task.address, "hint", f"the stack of {task.name} keeps its address")
-
-    def takes(self, kind: LockKind, stack: Sequence[StackFrame], addresses: tuple[int, ...]) -> StackFrame | None:
-        """Return the innermost frame whose function names the lock, has taken it and not released it."""
-        for frame in stack:
-            if frame.address is not None:
-                holds = self.code.holds(frame.address, kind, addresses)
-                if holds is not None:
-                    return frame if holds else None
-        return None
-
-    def taker(self, kind: LockKind, stack: Sequence[StackFrame]) -> StackFrame | None:
-        """Return the innermost frame whose function has taken some lock of a kind as the last thing of its kind."""
-        for frame in stack:
-            calls = [] if frame.address is None else self.code.calls(frame.address, kind)
-            if calls and calls[-1][1]:
-                return frame
-        return None
-
-    def _keeps(self, task: int, addresses: tuple[int, ...]) -> bool:
+        outer = task.stack[waiting[1] + 1 if waiting else 0 :]
+        clue = self.by_code(lock, task, outer)
+        if clue is not None or task.on_cpu or task.address in lock.waiters:
+            return clue
         try:
-            return any(self.stacks.find(task, address) for address in addresses)
+            words = self.stacks.words(task.address)[1]
         except (KeyError, *DAMAGE):
-            return False
+            return None
+        return self.by_stack(lock, task, outer, words, base)
+
+    def by_code(self, lock: Lock, task: Task, outer: Sequence[StackFrame]) -> Clue | None:
+        """A clue by the innermost frame whose function names the lock, has taken it and not released it."""
+        for frame in outer[:_MOST_FRAMES]:
+            if frame.address is None:
+                continue
+            holds = self.code.holds(frame.address, lock.kind, lock.address, bool(frame.module))
+            if holds:
+                text = f"{task.name} is in {frame.name}, which takes it before that point"
+                return Clue(task.address, "inferred", text)
+            if holds is not None:
+                return None
+        return None
+
+    def by_stack(
+        self, lock: Lock, task: Task, outer: Sequence[StackFrame], words: NDArray[np.uint64], base: int
+    ) -> Clue | None:
+        """A clue by the words of a task's stack: they hold the lock's address, or that of the object it is part of."""
+        offsets = [lock.address - address for address in (lock.address, base) if (words == np.uint64(address)).any()]
+        if not offsets:
+            return None
+        kept, offset = "its address", None
+        if offsets[0]:
+            kept, offset = "the address of what it is part of", offsets[0]
+        for frame in outer[:_MOST_FRAMES]:
+            if frame.address is not None and self.code.takes_at(frame.address, lock.kind, offset):
+                text = f"the stack of {task.name} keeps {kept}, and {frame.name} takes a {lock.kind} before that point"
+                return Clue(task.address, "inferred", text)
+        return Clue(task.address, "hint", f"the stack of {task.name} keeps {kept}")
 
 
-def group_of(tasks: Mapping[int, Task], task: int) -> str:
+def module_of(tasks: Mapping[int, Task], task: int) -> str:
     """The module a task is in: that of its innermost frame outside of the kernel itself; empty where there is none."""
     found = tasks.get(task)
     return next((frame.module for frame in found.stack if frame.module), "") if found else ""

@@ -3,12 +3,14 @@
 On x86-64 a call is one byte and a signed distance, and the address of a static variable stands in the code as 32 bits
 of itself or as a distance. So: every such distance that ends exactly on a locking function is a call of it, and a
 lock's address next to it says on which lock. The order is that of the code, which may differ from that of the run.
-It cannot know locks that are reached by a pointer, nor other architectures' code: it then finds nothing.
-Cost: 0.1 ms a function, once.
+It cannot know which lock is meant where it is reached by a pointer (only how far into an object it lies), nor other
+architectures' code: it then finds nothing. Cost: 0.1 ms a function, once.
 """
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,43 +20,47 @@ from drgn import Program
 from numpy.typing import NDArray
 
 from collectors.vmcore.open import DAMAGE
-from collectors.vmcore.waiters import bare
 from wardround.models.vmcore import LockKind
 
 _LONGEST = 65536
 _CALL = 0xE8
+_CALL_SIZE = 5
 _APART = 48  # bytes between the load of a lock's address and the call it is meant for
+_ARGUMENT_APART = 16
+_NEAR = 1 << 20  # a module's functions lie this near to each other
+# Instructions that put the first argument of a call into rdi: lea with 8 and 32 bits of offset, mov from a register
+_LEA_SMALL = rb"[\x48\x49]\x8d(?:[\x78-\x7b\x7d-\x7f]|\x7c\x24)"
+_LEA_LARGE = rb"[\x48\x49]\x8d(?:[\xb8-\xbb\xbd-\xbf]|\xbc\x24)"
+_MOVE = rb"[\x48\x4c]\x89[\xc7\xcf\xd7\xdf\xe7\xef\xf7]"
 
+_SPINNING = [f"_raw_{kind}" for kind in ("spin", "read", "write")]
 TAKES: dict[LockKind, frozenset[str]] = {
     "rwsem": frozenset(
-        """down_read down_read_interruptible down_read_killable down_read_trylock down_write down_write_killable
-        down_write_trylock down_read_nested down_write_nested down_read_killable_nested down_write_killable_nested
-        """.split()
+        f"down_{how}{suffix}"
+        for how in ("read", "write")
+        for suffix in ("", "_interruptible", "_killable", "_trylock", "_nested", "_killable_nested")
     ),
-    "semaphore": frozenset("down down_interruptible down_killable down_trylock down_timeout".split()),
+    "semaphore": frozenset(["down", "down_interruptible", "down_killable", "down_trylock", "down_timeout"]),
     "spinlock": frozenset(
-        """_raw_spin_lock _raw_spin_lock_irq _raw_spin_lock_irqsave _raw_spin_lock_bh _raw_spin_trylock
-        _raw_spin_trylock_bh _raw_read_lock _raw_read_lock_irq _raw_read_lock_irqsave _raw_read_lock_bh
-        _raw_write_lock _raw_write_lock_irq _raw_write_lock_irqsave _raw_write_lock_bh""".split()
+        f"{kind}_{suffix}"
+        for kind in _SPINNING
+        for suffix in ("lock", "lock_irq", "lock_irqsave", "lock_bh", "lock_nested", "trylock", "trylock_bh")
     ),
 }
 RELEASES: dict[LockKind, frozenset[str]] = {
-    "rwsem": frozenset("up_read up_write up_read_non_owner".split()),
+    "rwsem": frozenset(["up_read", "up_write", "up_read_non_owner"]),
     "semaphore": frozenset(["up"]),
     "spinlock": frozenset(
-        """_raw_spin_unlock _raw_spin_unlock_irq _raw_spin_unlock_irqrestore _raw_spin_unlock_bh _raw_read_unlock
-        _raw_read_unlock_irq _raw_read_unlock_irqrestore _raw_read_unlock_bh _raw_write_unlock
-        _raw_write_unlock_irq _raw_write_unlock_irqrestore _raw_write_unlock_bh""".split()
+        f"{kind}_unlock{suffix}" for kind in _SPINNING for suffix in ("", "_irq", "_irqrestore", "_bh")
     ),
 }
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function's text up to a point: where it begins, its name, its bytes."""
+    """A function's text up to a point: where it begins, its bytes."""
 
     start: int
-    name: str
     text: bytes = field(repr=False)
 
     @cached_property
@@ -82,14 +88,27 @@ class Function:
         places: list[int] = np.flatnonzero((distances == wanted) | (ends + distances == wanted)).tolist()
         return places
 
+    def argument_at(self, call: int, offset: int) -> bool:
+        """Whether the first argument of a call is a register plus an offset: ``lea 0x40(%rbx),%rdi``, ``add
+        $0x40,%rdi``, or ``mov %rbx,%rdi`` for 0."""
+        before = self.text[max(call - _ARGUMENT_APART, 0) : call]
+        if offset == 0:
+            return re.search(_MOVE, before) is not None
+        small = struct.pack("<b", offset) if offset < 128 else None
+        large = struct.pack("<i", offset) if offset < 1 << 31 else b""
+        forms = [_LEA_LARGE + re.escape(large), rb"\x48\x81\xc7" + re.escape(large)] if large else []
+        if small:
+            forms += [_LEA_SMALL + re.escape(small), rb"\x48\x83\xc7" + re.escape(small)]
+        return any(re.search(form, before, re.DOTALL) for form in forms)
+
 
 class Code:
     """Reads functions and finds what they lock. Answers are kept: many tasks are in the same functions."""
 
     def __init__(self, prog: Program) -> None:
         self.prog = prog
-        self._functions: dict[int, Function | None] = {}
-        self._calls: dict[tuple[int, LockKind], list[tuple[int, bool]]] = {}
+        self._functions: dict[tuple[int, int], Function | None] = {}
+        self._calls: dict[tuple[int, int, LockKind], list[tuple[int, bool]]] = {}
         self._named = {kind: self._addresses(kind) for kind in TAKES}
 
     def _addresses(self, kind: LockKind) -> dict[int, bool]:
@@ -105,45 +124,76 @@ class Code:
 
     def function(self, pc: int) -> Function | None:
         """Return the function that a frame is in, up to the frame's address."""
-        if pc not in self._functions:
-            try:
-                symbol = self.prog.symbol(pc - 1)
-                length = pc - symbol.address
-                text = self.prog.read(symbol.address, length) if 0 < length <= _LONGEST else b""
-                self._functions[pc] = Function(symbol.address, bare(symbol.name), text)
-            except DAMAGE:
-                self._functions[pc] = None
-        return self._functions[pc]
+        try:
+            return self._text(self.prog.symbol(pc - 1).address, pc)
+        except LookupError:
+            return None
 
-    def calls(self, pc: int, kind: LockKind) -> list[tuple[int, bool]]:
-        """Calls of a kind's functions before a frame's address: (offset, whether it takes). The one that has not come
-        back yet is not among them."""
-        key = pc, kind
+    def _text(self, start: int, end: int) -> Function | None:
+        key = start, end
+        if key not in self._functions:
+            try:
+                text = self.prog.read(start, end - start) if 0 < end - start <= _LONGEST else b""
+                self._functions[key] = Function(start, text)
+            except DAMAGE:
+                self._functions[key] = None
+        return self._functions[key]
+
+    def calls(self, function: Function, kind: LockKind) -> list[tuple[int, bool]]:
+        """Calls of a kind's functions: (offset, whether it takes). The one at the very end has not come back."""
+        key = function.start, len(function.text), kind
         if key not in self._calls:
-            function, named = self.function(pc), self._named.get(kind, {})
-            self._calls[key] = (
-                []
-                if function is None
-                else [
-                    (place, named[target])
-                    for place, target in function.calls()
-                    if target in named and function.start + place + 5 < pc
-                ]
-            )
+            named = self._named.get(kind, {})
+            self._calls[key] = [
+                (place, named[target])
+                for place, target in function.calls()
+                if target in named and place + _CALL_SIZE < len(function.text)
+            ]
         return self._calls[key]
 
-    def holds(self, pc: int, kind: LockKind, addresses: tuple[int, ...]) -> bool | None:
+    def holds(self, pc: int, kind: LockKind, address: int, helpers: bool = False) -> bool | None:
         """Whether a function, stopped at an address, has taken a lock and not yet released it; None: it does not name
-        the lock. `addresses` are the lock's and of the variable it is part of."""
+        the lock. With `helpers` the functions near it that it has called count too."""
         function = self.function(pc)
         if function is None:
             return None
-        calls = self.calls(pc, kind)
-        mentions = [at for address in addresses for at in function.mentions(address)] if calls else []
-        if not mentions:
-            return None
-        near = [takes for place, takes in calls if any(0 < place - at <= _APART for at in mentions)]
-        return near[-1] if near else calls[-1][1]
+        events = self._events(function, kind, address)
+        if helpers:
+            events += self._by_helpers(function, kind, address)
+        return max(events)[1] if events else None
+
+    def _events(self, function: Function, kind: LockKind, address: int) -> list[tuple[int, bool]]:
+        """What a function does to a lock: calls soon after the lock's address was named; where it was named earlier
+        (the compiler keeps it in a register), all calls of the kind."""
+        calls = self.calls(function, kind)
+        mentions = function.mentions(address) if calls else []
+        near = [call for call in calls if any(0 < call[0] - at <= _APART for at in mentions)]
+        return near or [call for call in calls if mentions and mentions[0] < call[0]]
+
+    def _by_helpers(self, function: Function, kind: LockKind, address: int) -> list[tuple[int, bool]]:
+        """What functions that this one has called, and that have come back, left of a lock: taken or released."""
+        found = []
+        for place, target in function.calls():
+            if abs(target - function.start) > _NEAR or place + _CALL_SIZE >= len(function.text):
+                continue
+            try:
+                symbol = self.prog.symbol(target)
+            except LookupError:
+                continue
+            helper = self._text(target, target + symbol.size) if symbol.address == target else None
+            events = self._events(helper, kind, address) if helper else []
+            if events:
+                found.append((place, max(events)[1]))
+        return found
+
+    def takes_at(self, pc: int, kind: LockKind, offset: int | None = None) -> bool:
+        """Whether the last thing of a kind that a function did before an address is to take some lock; with an
+        `offset`, one that far into the object that a register points to."""
+        function = self.function(pc)
+        calls = self.calls(function, kind) if function else []
+        if function is None or not calls or not calls[-1][1]:
+            return False
+        return offset is None or function.argument_at(calls[-1][0], offset)
 
 
 def _signed(address: int) -> int:

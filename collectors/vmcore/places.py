@@ -22,6 +22,7 @@ class Place:
 
     name: str
     base: int
+    variable: bool = False
 
 
 def place_of(prog: Program, address: int) -> Place:
@@ -37,7 +38,7 @@ def place_of(prog: Program, address: int) -> Place:
     else:
         offset = address - symbol.address
         if symbol.address and offset < _FARTHEST:
-            return Place(f"{symbol.name}+{offset:#x}" if offset else symbol.name, symbol.address)
+            return Place(f"{symbol.name}+{offset:#x}" if offset else symbol.name, symbol.address, True)
     try:
         info = slab_object_info(prog, address)
         if info is not None:

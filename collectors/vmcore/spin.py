@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from drgn import Object, Program, StackTrace, offsetof
 
 from collectors.vmcore.holders import Clue, Clues
@@ -22,10 +21,11 @@ from collectors.vmcore.open import DAMAGE
 from collectors.vmcore.places import place_of
 from collectors.vmcore.stackmem import Stacks
 from collectors.vmcore.waiters import bare
+from collectors.vmcore.words import words
 from wardround.models.vmcore import Certainty, Lock, StackFrame, Task
 
-_SLOW = frozenset("native_queued_spin_lock_slowpath __pv_queued_spin_lock_slowpath queued_spin_lock_slowpath".split())
-_SLOW_RW = frozenset("queued_read_lock_slowpath queued_write_lock_slowpath".split())
+_SLOW = frozenset(["native_queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath", "queued_spin_lock_slowpath"])
+_SLOW_RW = frozenset(["queued_read_lock_slowpath", "queued_write_lock_slowpath"])
 _FAST = (
     "_raw_spin_lock", "_raw_read_lock", "_raw_write_lock", "do_raw_spin_lock", "do_raw_read_lock", "do_raw_write_lock",
     "__raw_spin_lock", "__raw_callee_save___pv_queued_spin",
@@ -53,7 +53,7 @@ class Spinner:
 
 def read_spins(prog: Program, tasks: Sequence[Task], stacks: Stacks, clues: Clues) -> tuple[Lock, ...]:
     """Return the spinlocks that tasks on CPUs spin for."""
-    busy = [task for task in tasks if task.on_cpu]
+    busy = [task for task in tasks if task.on_cpu and task.pid]
     spinners = [spinner for task in busy if (spinner := _spinner(prog, task)) is not None]
     finder = _Holders(prog, busy, {s.task.address: s for s in spinners}, stacks, clues)
     by_lock: dict[int, list[Spinner]] = {}
@@ -114,7 +114,7 @@ def _address(prog: Program, trace: StackTrace, at: int, shared: bool) -> tuple[i
 def _plausible(prog: Program, address: int, shared: bool) -> bool:
     """Whether a word can be that of a lock which is taken or queued for."""
     try:
-        word = prog.read_u32(address)
+        word = words(prog).u32(address)
     except DAMAGE:
         return False
     if shared:
@@ -146,10 +146,11 @@ class _Holders:
         self, prog: Program, busy: list[Task], spinners: dict[int, Spinner], stacks: Stacks, clues: Clues
     ) -> None:
         self.prog, self.busy, self.spinners, self.stacks, self.clues = prog, busy, spinners, stacks, clues
+        self.alone = len(busy) == 1
 
     def lock(self, address: int, waiting: list[Spinner]) -> Lock:
         place = place_of(self.prog, address)
-        word = self.prog.read_u32(address)
+        word = words(self.prog).u32(address)
         lock = Lock(
             "spinlock",
             address,
@@ -157,8 +158,7 @@ class _Holders:
             waiters=tuple(spinner.task.address for spinner in waiting),
             state=describe(word, waiting[0].shared),
         )
-        addresses = tuple(dict.fromkeys((address, place.base)))
-        found = [clue for task in self.busy if (clue := self._of(lock, task, addresses)) is not None]
+        found = [clue for task in self.busy if (clue := self._of(lock, task, place.base)) is not None]
         if not found:
             found = [c for c in self.clues.holders(lock) if c.certainty == "inferred"]
         # Who spins for another lock has more to show than who spins for this one.
@@ -170,28 +170,17 @@ class _Holders:
         why = "no other CPU runs a task" if not others else f"{others} other CPUs run tasks that do not name it"
         return replace(lock, clue=f"holder not known: {why}; it may never have been released")
 
-    def _of(self, lock: Lock, task: Task, addresses: tuple[int, ...]) -> Clue | None:
+    def _of(self, lock: Lock, task: Task, base: int) -> Clue | None:
         spinner = self.spinners.get(task.address)
         outer = spinner.outer if spinner else task.stack
-        # A caller that hands the lock down names it too: for the lock it spins for itself, it must have taken it.
-        taker = self.clues.takes(lock.kind, outer, addresses)
-        if taker is not None:
-            text = f"{task.name} is in {taker.name}, which takes it before that point"
-            return Clue(task.address, "inferred", text)
-        taker = self.clues.taker(lock.kind, outer)
-        if taker is None or spinner is None or not self._keeps(spinner, addresses):
+        clue = self.clues.by_code(lock, task, outer)
+        if clue is not None or spinner is None:
+            return clue
+        clue = self.clues.by_stack(lock, task, outer, self.stacks.above(task.address, spinner.outer_sp), base)
+        if clue is None or task.address not in lock.waiters:
+            return clue
+        # Its callers know the lock that they handed down, taken or not: alone that says nothing, beside a call that
+        # takes some spinlock little, and enough where nobody else runs.
+        if clue.certainty == "hint":
             return None
-        text = f"the stack of {task.name} keeps its address, and {taker.name} takes a spinlock before that point"
-        return Clue(task.address, "hint" if task.address in lock.waiters else "inferred", text)
-
-    def _keeps(self, spinner: Spinner, addresses: tuple[int, ...]) -> bool:
-        """Whether the stack outside of the lock's functions keeps an address."""
-        task = spinner.task.address
-        if not self.stacks.holds(task, spinner.outer_sp):
-            return False
-        try:
-            end = self.stacks.base[task] + self.stacks.size
-            words = np.frombuffer(self.prog.read(spinner.outer_sp, (end - spinner.outer_sp) & ~7), np.uint64)
-        except DAMAGE:
-            return False
-        return bool(np.isin(words, np.array(addresses, np.uint64)).any())
+        return clue if self.alone else replace(clue, certainty="hint")

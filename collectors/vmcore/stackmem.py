@@ -15,6 +15,7 @@ from drgn import Program, offsetof, sizeof
 from numpy.typing import NDArray
 
 from collectors.vmcore.open import DAMAGE
+from collectors.vmcore.words import words
 
 _USUAL_SIZE = 16384
 _MOST = 1 << 18  # no architecture's stack is larger
@@ -35,10 +36,11 @@ class Stacks:
         """Find the stacks of tasks; one that cannot be read is left out."""
         task = prog.type("struct task_struct")
         stack_at = offsetof(task, "stack")
+        memory = words(prog)
         base = {}
         for address in tasks:
             try:
-                base[address] = prog.read_u64(address + stack_at)
+                base[address] = memory.u64(address + stack_at)
             except DAMAGE:
                 continue
         return cls(prog, _size(prog), base, _saved_pointer(prog))
@@ -49,24 +51,32 @@ class Stacks:
         return base is not None and base <= address < base + self.size
 
     def words(self, task: int) -> tuple[int, NDArray[np.uint64]]:
-        """Return (address of the first word, the words) of the live part.
+        """Return (address of the first word, the words) of the live part, as far as it is in the dump.
 
-        :raises FaultError: it is not in the dump
+        :raises KeyError, FaultError: the stack was not found
         """
         if task not in self._read:
             base = self.base[task]
             start = base
             if self._sp_at is not None:
-                pointer = self.prog.read_u64(task + self._sp_at) & ~7
+                pointer = words(self.prog).u64(task + self._sp_at) & ~7
                 start = pointer if self.holds(task, pointer) else base
-            raw = self.prog.read(start, base + self.size - start)
-            self._read[task] = start, np.frombuffer(raw, np.uint64)
+            self._read[task] = start, self.above(task, start)
         return self._read[task]
+
+    def above(self, task: int, address: int) -> NDArray[np.uint64]:
+        """Return the words of a stack from an address to its end; none where the address is not on it."""
+        count = (self.base[task] + self.size - address) // 8 if self.holds(task, address) else 0
+        return np.array(words(self.prog).some(address, count), np.uint64)
+
+    def task_of(self, address: int) -> int | None:
+        """Return the task on whose stack an address lies."""
+        return next((task for task in self.base if self.holds(task, address)), None)
 
     def find(self, task: int, value: int) -> list[int]:
         """Return the addresses of a stack's words that hold a value, lowest first."""
-        start, words = self.words(task)
-        return [start + 8 * int(index) for index in np.flatnonzero(words == np.uint64(value))]
+        start, stack = self.words(task)
+        return [start + 8 * int(index) for index in np.flatnonzero(stack == np.uint64(value))]
 
 
 def _size(prog: Program) -> int:

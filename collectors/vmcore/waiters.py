@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 from drgn import Program, offsetof
 
+from collectors.vmcore.layout import layout
 from collectors.vmcore.open import DAMAGE
 from collectors.vmcore.stackmem import Stacks
+from collectors.vmcore.words import words
 from wardround.models.vmcore import LockKind, StackFrame, Task
 
 MOST_WAITERS = 65536
@@ -118,7 +120,7 @@ class Scan:
     """Looks for waiters on stacks. `unsolved` are the tasks in a waiting function whose waiter was not found."""
 
     def __init__(self, prog: Program, stacks: Stacks) -> None:
-        self.prog, self.stacks = prog, stacks
+        self.prog, self.stacks, self.memory = prog, stacks, words(prog)
         self.shapes = shapes_of(prog)
         self.unsolved: list[int] = []
         self._nodes: dict[int, LockKind] = {}  # links of waiters already seen
@@ -164,12 +166,12 @@ class Scan:
     def _linked(self, link: int) -> bool:
         """Whether a place is a link of a list: its neighbours, which may be one and the same, point back to it."""
         try:
-            after, before = self.prog.read_u64(link), self.prog.read_u64(link + 8)
+            after, before = self.memory.u64(link), self.memory.u64(link + 8)
             return (
                 min(after, before) >= _KERNEL
                 and after != link
-                and self.prog.read_u64(after + 8) == link
-                and self.prog.read_u64(before) == link
+                and self.memory.u64(after + 8) == link
+                and self.memory.u64(before) == link
             )
         except DAMAGE:
             return False
@@ -185,10 +187,10 @@ class Scan:
                 owners[at] = owner
             elif not self._entry(at, shape):
                 heads.append(at)
-            following = self.prog.read_u64(at)
+            following = self.memory.u64(at)
             if following == link:
                 break
-            if following < _KERNEL or self.prog.read_u64(following + 8) != at:
+            if following < _KERNEL or self.memory.u64(following + 8) != at:
                 return None
             at = following
             nodes.append(at)
@@ -207,28 +209,28 @@ class Scan:
 
     def _waiter(self, link: int, shape: Shape) -> int | None:
         """The task of a waiter: one whose own stack the waiter lies on."""
-        task = self.prog.read_u64(link + shape.task)
+        task = self.memory.u64(link + shape.task)
         return task if self.stacks.holds(task, link) else None
 
     def _entry(self, link: int, shape: Shape) -> bool:
         """Whether a node of a wait queue is an entry without a task (of epoll, say): it has a wake function."""
         if shape.function is None:
             return False
-        function = self.prog.read_u64(link + shape.function)
+        function = self.memory.u64(link + shape.function)
         try:
             return function >= _KERNEL and self.prog.symbol(function).address == function
         except LookupError:
             return False
 
     def _writes(self, link: int, shape: Shape) -> bool:
-        return shape.writer is not None and self.prog.read_u32(link + shape.writer) == 0
+        return shape.writer is not None and self.memory.u32(link + shape.writer) == 0
 
     def _agrees(self, lock: int, shape: Shape) -> bool:
         """Whether a lock's own words say that it has waiters."""
         if shape.kind == "mutex":
-            word = self.prog.read_u64(lock + offsetof(self.prog.type("struct mutex"), "owner"))
+            word = self.memory.u64(lock + layout(self.prog, "struct mutex").at("owner"))
             return bool(word & 1)
         if shape.kind == "rwsem":
-            count = self.prog.read_u64(lock + offsetof(self.prog.type("struct rw_semaphore"), "count"))
+            count = self.memory.u64(lock + layout(self.prog, "struct rw_semaphore").at("count"))
             return bool(count & 2)
         return True
