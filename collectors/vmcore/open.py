@@ -136,11 +136,10 @@ def load(path: Path) -> Program:
     for last, prog in enumerate(tries, 1):
         try:
             prog.set_core_dump(str(path))
-        except (ValueError, OSError, FaultError) as error:
+        except Exception as error:  # noqa: BLE001 - drgn's bare Exception for what the libraries beneath refuse
             if last == len(tries):
-                raise UserError(
-                    f"{path} cannot be read as a crash dump", str(error), "see whether it was copied whole"
-                ) from error
+                why = " ".join(str(error).split())
+                raise UserError(f"{path} cannot be read as a crash dump", why, "see whether it was copied whole") from error
         else:
             return prog
     raise AssertionError("unreachable: the last try returns or raises")

@@ -55,7 +55,7 @@ def _panic(dump: Dump, known: Vmcore) -> Part:
     from collectors.vmcore.panic import read_panic
 
     logged = known.panic
-    found = read_panic(dump, logged.kind if logged is not None else None)
+    found = read_panic(dump, logged.kind if logged is not None else None, known.log)
     return {"panic": found if logged is None or found is None else _joined(found, logged)}
 
 

@@ -103,6 +103,9 @@ def read(dump: Dump, known: Vmcore, sections: tuple[Section, ...] = SECTIONS) ->
         except DAMAGE as error:
             yield {"skipped": section.name, "reason": _sentence(error)}
             continue
+        except Exception as error:  # noqa: BLE001 - task boundary, and drgn's bare Exception: the other sections go on
+            yield {"skipped": section.name, "reason": f"{type(error).__name__}: {_sentence(error)}"}
+            continue
         known = replace(known, **fields)
         yield {
             "part": section.name,
