@@ -245,7 +245,11 @@ class BtfFinder:
             for type_id in self.btf.find(name, (_VAR,)):
                 return self._at_symbol(name, self.type(self.btf.record(type_id).size))
             if known is not None:
-                return self._at_symbol(name, self.prog.type(known))
+                try:
+                    type_ = self.prog.type(known)
+                except LookupError:
+                    return None  # another kernel's variable
+                return self._at_symbol(name, type_)
         if flags & FindObjectFlags.FUNCTION:
             for type_id in self.btf.find(name, (_FUNC,)):
                 return self._at_symbol(name, self.type(self.btf.record(type_id).size))

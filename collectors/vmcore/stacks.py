@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from drgn import Architecture, FaultError, Object, StackTrace
 from drgn import StackFrame as DrgnFrame
 
-from collectors.vmcore.modules import AddressMap
+from collectors.vmcore.modules import AddressMap, address_map
 from collectors.vmcore.open import DAMAGE, Dump
 from wardround.models.vmcore import StackFrame
 from wardround.text import clean
@@ -74,14 +74,13 @@ class Unwinder:
                 frames.append(self._frame(raw, pc, interrupted and number > 0, variables))
                 continue
             if interrupted and number > 0 and repair:
-                frames.append(StackFrame(f"{pc:#x}", address=pc, exception=True))
                 behind = self._behind_bad_call(held, variables)
-                frames += behind[: MOST_FRAMES - len(frames)]
                 repaired = bool(behind)
+                frames += behind or (StackFrame(f"{pc:#x}", address=pc, exception=True, sure=False),)
             elif pc >= KERNEL_HALF or not frames:
                 frames.append(StackFrame(f"{pc:#x}", address=pc, sure=False))
             break
-        return Stack(tuple(frames), fault, tuple(registers.items()), entry, repaired)
+        return Stack(tuple(frames[:MOST_FRAMES]), fault, tuple(registers.items()), entry, repaired)
 
     def _frame(self, raw: DrgnFrame, pc: int, exception: bool, variables: bool) -> StackFrame:
         name = raw.name if self._detailed else ""
@@ -139,9 +138,17 @@ class Unwinder:
             return ()
         first = found[0]
         caller = StackFrame(
-            first.function, first.offset + 1, back, first.module, first.file, first.line, variables=first.variables
+            first.function, first.offset + 1, back, first.module, first.file, first.line, True, True, first.variables
         )
         return (caller, *found[1:])
+
+
+def unwinder(dump: Dump) -> Unwinder:
+    """Return a dump's unwinder, made once: it keeps the frames it has described."""
+    if "wardround_unwinder" not in dump.prog.cache:
+        dump.prog.cache["wardround_unwinder"] = Unwinder(dump, address_map(dump))
+    made: Unwinder = dump.prog.cache["wardround_unwinder"]
+    return made
 
 
 # Members of x86-64's struct pt_regs that the unwinder may need again, and the registers they save

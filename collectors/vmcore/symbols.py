@@ -29,6 +29,7 @@ VARIABLES: dict[str, str] = {
     "node_states": "nodemask_t [6]",
     "nr_cpu_ids": "unsigned int",
     "nr_node_ids": "unsigned int",
+    "nr_vmap_nodes": "int",
     "page_offset_base": "unsigned long",
     "panic_cpu": "atomic_t",
     "phys_base": "unsigned long",
@@ -43,6 +44,9 @@ VARIABLES: dict[str, str] = {
     "vm_node_stat": "atomic_long_t [128]",
     "vm_zone_stat": "atomic_long_t [32]",
     "vmalloc_base": "unsigned long",
+    "vmap_area_root": "struct rb_root",
+    "vmap_nodes": "struct vmap_node *",
+    "vmap_zone_size": "size_t",
     "vmemmap_base": "unsigned long",
     "workqueues": "struct list_head",
 }

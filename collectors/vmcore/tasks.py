@@ -18,7 +18,7 @@ from drgn.helpers.linux.percpu import per_cpu
 
 from collectors.vmcore.layout import Layout, layout
 from collectors.vmcore.open import DAMAGE, Dump
-from collectors.vmcore.stacks import Unwinder
+from collectors.vmcore.stacks import Unwinder, unwinder
 from collectors.vmcore.walk import nodes
 from collectors.vmcore.words import words
 from wardround.models.vmcore import StackFrame, Task
@@ -119,7 +119,7 @@ def task_addresses(dump: Dump, processors: Iterable[Cpu] = ()) -> Iterator[int]:
             yield task
 
 
-def read_tasks(dump: Dump, unwinder: Unwinder) -> tuple[Task, ...]:
+def read_tasks(dump: Dump) -> tuple[Task, ...]:
     """Return all tasks, those without a process first. What could not be read is told in `dump.lost`.
 
     :raises LookupError: there is no symbol `init_task` or no type of tasks
@@ -137,7 +137,8 @@ def read_tasks(dump: Dump, unwinder: Unwinder) -> tuple[Task, ...]:
     chosen = {task.address for task in sorted(tasks, key=_urgency)[:MOST_STACKS]}
     if len(tasks) > MOST_STACKS:
         dump.lost["some stacks"] = f"{len(tasks) - MOST_STACKS} sleeping tasks' stacks were left out: too many tasks"
-    return tuple(reader.with_stack(task, unwinder) if task.address in chosen else task for task in tasks)
+    stacks = unwinder(dump)
+    return tuple(reader.with_stack(task, stacks) if task.address in chosen else task for task in tasks)
 
 
 def _urgency(task: Task) -> tuple[bool, int]:
@@ -188,12 +189,12 @@ class _Reader:
             worker_function=self._function(address, flags) if flags & _KTHREAD else "",
         )
 
-    def with_stack(self, task: Task, unwinder: Unwinder) -> Task:
+    def with_stack(self, task: Task, stacks: Unwinder) -> Task:
         """Unwind a task's stack; where that fails the task is returned without one."""
         if task.state in "ZX" and not task.on_cpu:
             return task
         try:
-            stack = unwinder.stack(Object(self.dump.prog, self._pointer, value=task.address)).frames
+            stack = stacks.stack(Object(self.dump.prog, self._pointer, value=task.address)).frames
         except DAMAGE:
             return task
         return _with(task, stack)
