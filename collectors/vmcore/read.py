@@ -140,7 +140,7 @@ class _Reading:
 
 def _parsed(header: DumpHeader, parts: dict[str, Any]) -> Vmcore:
     """Build the types out of JSON; a part that does not fit is a bug of ours and shows as such."""
-    return TypeAdapter(Vmcore).validate_python({**parts, "header": header})
+    return TypeAdapter(Vmcore).validate_python({"header": header, **parts})
 
 
 def slim(path: Path, out: Path, progress: Progress = lambda _: None) -> tuple[int, int, int]:

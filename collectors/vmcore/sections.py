@@ -39,6 +39,12 @@ def _reports(dump: Dump, known: Vmcore) -> Part:
     return {"reports": found, "panic": panic(known.log, found)}
 
 
+def _host(dump: Dump, known: Vmcore) -> Part:
+    from collectors.vmcore.host import read_host
+
+    return {"header": read_host(dump, known.header, known.log)}
+
+
 def _modules(dump: Dump, known: Vmcore) -> Part:
     from collectors.vmcore.modules import read_modules
 
@@ -80,11 +86,37 @@ def _locks(dump: Dump, known: Vmcore) -> Part:
     return {"locks": found.locks, "cycles": found.cycles, "blockers": found.blockers}
 
 
+def _memory(dump: Dump, known: Vmcore) -> Part:
+    from collectors.vmcore.memory import read_memory
+    from collectors.vmcore.oom import read_oom
+    from collectors.vmcore.slab import read_slab
+
+    names = {task.address: task.name for task in known.tasks}
+    return {"memory": read_oom(dump, read_memory(dump), read_slab(dump), names)}
+
+
+def _anomalies(dump: Dump, known: Vmcore) -> Part:
+    """Looked for where the trouble is: in modules that are not the kernel's own, and in what the crash passed through."""
+    from collectors.vmcore.anomalies import read_anomalies
+    from collectors.vmcore.modules import address_map
+
+    panic = known.panic
+    suspected = {module.name for module in known.modules if module.taints}
+    if panic is not None:
+        suspected |= {panic.module, *(frame.module for frame in panic.stack)}
+    registers = panic.context.registers if panic is not None and panic.context is not None else {}
+    found = read_anomalies(dump, address_map(dump), sorted(suspected - {""}), registers)
+    return {"anomalies": found.anomalies, "variables": found.variables}
+
+
 SECTIONS: tuple[Section, ...] = (
     Section("log", _log),
     Section("reports", _reports),
+    Section("host", _host),
     Section("modules", _modules),
     Section("tasks", _tasks, 40.0),
     Section("panic", _panic),
     Section("locks", _locks),
+    Section("memory", _memory),
+    Section("anomalies", _anomalies),
 )

@@ -134,7 +134,7 @@ def main() -> int:
     for name, reason in dump.lost.items():
         tell(skipped=name, reason=reason)
     wanted = tuple(section for section in SECTIONS if section.name not in before["skip"])
-    known = TypeAdapter(Vmcore).validate_python({**before["fields"], "header": told})
+    known = TypeAdapter(Vmcore).validate_python({"header": told, **before["fields"]})
     for message in read(dump, known, wanted):
         tell(**message)
     tell(end=round(time.process_time(), 3))
