@@ -73,7 +73,8 @@ def from_log(data: bytes, path: str = "") -> Vmcore:
     began = clocks.process_time()
     log = klog.parse(data)
     found = reports(log.lines)
-    tasks = _tasks(found)
+    out_of_memory = any(report.kind == "oom" for report in found)
+    tasks = _tasks(found) or (oomlog.tasks(log.lines) if out_of_memory else ())
     locks, cycles = _locks(found, tasks)
     return Vmcore(
         header=_header(log, path, len(data)),
@@ -81,7 +82,7 @@ def from_log(data: bytes, path: str = "") -> Vmcore:
         tasks=tasks,
         locks=locks,
         cycles=cycles,
-        memory=oomlog.memory(log.lines) if any(report.kind == "oom" for report in found) else None,
+        memory=oomlog.memory(log.lines) if out_of_memory else None,
         modules=modules(log.lines),
         log=log.lines,
         reports=found,
@@ -196,9 +197,13 @@ def _leads(earlier: Report, later: Report) -> bool:
     if earlier.detail("oops") and int(later.detail("oops") or 0) > int(earlier.detail("oops")):
         return True  # the kernel counts its oopses
     near = later.time - earlier.time <= _LATE
-    related = bool(earlier.module and earlier.module in {later.module, *(f.module for f in later.stack)})
+    related = bool(_modules_of(earlier) & _modules_of(later))
     related = related or (earlier.pid is not None and earlier.pid == later.pid and earlier.pid != 0)
     return near and earlier.kind in _CAUSES and later.kind in _EFFECTS and (related or later.time - earlier.time < 1.0)
+
+
+def _modules_of(report: Report) -> set[str]:
+    return {report.module, *(frame.module for frame in report.stack)} - {""}
 
 
 def modules(lines: Sequence[LogLine]) -> tuple[ModuleInfo, ...]:

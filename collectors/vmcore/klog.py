@@ -44,9 +44,9 @@ _WALL = re.compile(r"\[[^\W\d]\w{1,4} ([A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d \d{
 _SYSLOG = re.compile(
     r"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?|"
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
-    r" (\S+) ([^\s:\[]+)(?:\[\d+\])?: ?(.*)"
+    r" (\S*[^\s:]) ([^\s:\[]+)(?:\[\d+\])?: ?(.*)"
 )
-_ISO = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.,]\d+(?:Z|[+-]\d\d:?\d\d)) (.*)")  # dmesg --time-format iso
+_ISO = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d+(?:Z|[+-]\d\d:?\d\d)) (.*)")  # dmesg --time-format iso
 _MONOTONIC = re.compile(r"(\S+) kernel: (.*)")  # what follows the time in journalctl -o short-monotonic
 # A time in mid-line: another CPU's line, or the line before was cut.
 _INSIDE = re.compile(rb"(?<=[^\s\]:>-])(?=\[ *\d{1,7}\.\d{6}\](?:\[ *[TC]\d+\])? )")
@@ -116,11 +116,11 @@ def _time_of(raw: _Raw) -> None:
         if found := _WALL.fullmatch(text):
             raw.wall, raw.text = _clock(found[1], "%b %d %H:%M:%S %Y"), found[2]
     elif text[:1].isdigit() or text[3:4] == " ":
-        if found := _SYSLOG.fullmatch(text):
+        if found := _ISO.fullmatch(text):
+            raw.wall, raw.text = _moment(found[1]), found[2]
+        elif found := _SYSLOG.fullmatch(text):
             raw.wall, raw.program, raw.text = _moment(found[1]), found[3], found[4]
             raw.dated = text[0].isdigit()
-        elif found := _ISO.fullmatch(text):
-            raw.wall, raw.text = _moment(found[1]), found[2]
     if raw.text.startswith("[") and (found := _BOOT_TIME.fullmatch(raw.text)):
         raw.boot, raw.caller, raw.text = float(found[1]), found[2] or "", found[3]
         if not raw.program and (found := _MONOTONIC.fullmatch(raw.text)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from wardround.models.vmcore import CacheUse, LogLine, MemoryUse
+from wardround.models.vmcore import CacheUse, LogLine, MemoryUse, Task
 
 MOST_ROWS = 4096
 _PAGES = re.compile(
@@ -76,6 +76,18 @@ def memory(lines: Iterable[LogLine]) -> MemoryUse | None:
         caches=tuple(sorted(caches, key=lambda cache: -cache.bytes)),
         largest_tasks=tuple((pid, size * rss) for pid, rss in sorted(tasks, key=lambda t: -t[1])[:10]),
     )
+
+
+def tasks(lines: Iterable[LogLine]) -> tuple[Task, ...]:
+    """The tasks of the last report's table, those with most memory first; it tells name and pid, no state."""
+    rows: list[tuple[int, Task]] = []
+    for line in lines:
+        if "invoked oom-killer" in line.text:
+            rows = []
+        elif line.text.startswith("[") and (found := _TASK.fullmatch(line.text)) and len(rows) < MOST_ROWS:
+            pid = int(found["pid"])
+            rows.append((int(found["rss"]), Task(pid, pid, pid, found["name"], "", -1)))
+    return tuple(task for _, task in sorted(rows, key=lambda row: -row[0])[:10])
 
 
 def _cache(found: re.Match[str]) -> CacheUse:

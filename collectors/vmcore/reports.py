@@ -185,7 +185,7 @@ def _joined(found: list[_Open]) -> Iterator[_Open]:
 
 
 def _report(one: _Open) -> Report:
-    texts = [line.text for line in one.lines]
+    texts = [line.text.strip() for line in one.lines]
     if one.panic and not one.title.text.startswith("Kernel panic"):
         # the panic prints a stack of its own after the report's
         end = next((n for n, text in enumerate(texts) if PANIC.search(text)), len(texts))
@@ -268,7 +268,10 @@ def _more_details(details: dict[str, str], texts: list[str], section: Section) -
     for name, stack in _others(texts):
         for word, key in (("Allocated by", "allocated_in"), ("Freed by", "freed_in")):
             if name.startswith(word):
-                details.setdefault(key, " < ".join(one.name for one in stack[:8]))
+                told = (
+                    one.name for one in stack if not one.function.startswith(("kasan_", "__kasan_", "kfree", "kmem"))
+                )
+                details.setdefault(key, " < ".join(list(told)[:6]))
 
 
 def _kind(kind: str, context: CrashContext | None) -> str:

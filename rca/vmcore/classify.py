@@ -25,6 +25,7 @@ CONFIRMED = 0.85
 MENTIONED = 0.1
 MOST = 6
 SPEAKS = 0.25  # a smaller ratio says nothing either way
+ENOUGH = 0.6  # of what a clue can say: one that said less may still be asked
 STRONG = -1.2  # an answer that by itself excludes
 _LEVELS: tuple[SeverityLevel, ...] = ("none", "info", "warning", "critical")
 
@@ -173,7 +174,11 @@ def _hypothesis(facts: Facts, candidate: _Candidate, p: float, known: tuple[str,
     strong_objection = any(ratio < STRONG for ratio in candidate.ratios.values())
     sure = p >= CONFIRMED and candidate.proven and not strong_objection
     verdict: Verdict = "confirmed" if sure else "likely" if p >= PRESENT else "possible"
-    asks = [c.ask for c in candidate.playbook.clues if c.ask and candidate.ratios.get(c.name, 0.0) <= SPEAKS]
+    asks = [
+        c.ask
+        for c in candidate.playbook.clues
+        if c.ask and candidate.ratios.get(c.name, 0.0) < ENOUGH * c.curve.support
+    ]
     try:
         headline = candidate.playbook.headline(facts, candidate.culprit, candidate.findings)
     except KeyError:  # a finding that the sentence tells could not be measured

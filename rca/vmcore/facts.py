@@ -33,6 +33,9 @@ _WAITS: Mapping[WaitKind, re.Pattern[str]] = {
 _SCHEDULER = re.compile(
     r"__schedule|schedule(?:_timeout|_preempt_disabled)?|__switch_to\w*|context_switch|schedule_idle"
 )
+_FUNCTION = re.compile(
+    r"(?P<name>[A-Za-z_][\w.]*)(?:\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?)?(?: \[(?P<module>[\w-]+)[^\]]*\])?"
+)
 _DEPTH = 10  # frames from the scheduler in which a wait shows itself
 
 
@@ -65,10 +68,8 @@ class Facts:
         """The log's report that the panic was built from."""
         if self.panic is None:
             return None
-        same = (r for r in self.vmcore.reports if r.kind == self.kind)
-        return next((r for r in same if r.title == self.panic.report), None) or next(
-            (r for r in self.vmcore.reports if r.kind == self.kind), None
-        )
+        titled = (r for r in self.vmcore.reports if r.title == self.panic.report)
+        return next(titled, None) or next((r for r in self.vmcore.reports if r.kind == self.kind), None)
 
     @cached_property
     def context(self) -> CrashContext | None:
@@ -97,11 +98,23 @@ class Facts:
     def accused(self) -> Suspect | None:
         """The frame that the crash's stack accuses; a report that names a function itself is believed first."""
         panic = self.panic
+        if (tracked := self._tracked) is not None:
+            return Suspect(tracked, (), "where the kernel recorded the object's last change of hands")
         found = suspect(self.stack, self.foreign, unsure=True) if self.jumped else blame(self.stack, self.foreign)
         if panic is not None and panic.function and (found is None or self._named):
             named = suspect((StackFrame(panic.function, module=panic.module),), self.foreign)
             return named or found
         return found
+
+    @cached_property
+    def _tracked(self) -> StackFrame | None:
+        """Slab checks trip over an object anywhere; who freed it (or, overrun, allocated it) is nearer to the fault."""
+        if self.kind != "slab_corruption" or self.report is None:
+            return None
+        after_free = any(word in self.report.detail("how") for word in ("Poison", "free"))
+        first, second = ("freed_in", "allocated_in") if after_free else ("allocated_in", "freed_in")
+        found = _FUNCTION.match(self.report.detail(first) or self.report.detail(second))
+        return StackFrame(found["name"], module=found["module"] or "") if found else None
 
     @cached_property
     def _named(self) -> bool:

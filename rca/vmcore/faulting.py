@@ -166,6 +166,8 @@ def _null_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Findin
 
 def _corruption_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     what = _CORRUPTED.get(facts.kind, "worked on corrupted memory")
+    if facts.kind == "slab_corruption" and "tracked" in findings:
+        what = "last handled a slab object that was then overwritten or freed again"
     poison = findings.get("poison")
     told = f": {poison.statement}" if poison and poison.value > 0 else ""
     return f"{_where(culprit)} {what}{_task(facts)}{told}."

@@ -86,6 +86,9 @@ _GENERIC: Mapping[str, str] = {
         smp_call_function* stop_machine* stop_one_cpu* synchronize_* try_to_wake_up usleep_* wait_for_common*
         wait_for_completion* wait_on_* wait_woken wake_up*
     """,
+    "the page cache: it waits for what a file system or a disk owes": """
+        __filemap_* do_fsync file_write_and_wait* filemap_* folio_wait_* vfs_fsync*
+    """,
     "what starts threads, work, modules and system calls": """
         ____fput __common_interrupt __fput __handle_irq* __idempotent_* __vfs_* arch_do_signal* chrdev_open
         debugfs_attr_* dev_attr_* do_dentry_open do_filp_open do_init_module do_initcalls do_iter_*

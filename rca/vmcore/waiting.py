@@ -237,7 +237,7 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
     if behind is not None:
         return facts.finding(
             1.0,
-            f"{task.name} holds a lock that {_count(len(behind.waiters), 'task')} wait for, and meanwhile {behind.doing}",
+            f"{task.name} holds a lock that {_count(len(behind.waiters), 'task')} wait for and {behind.doing}",
             task.comm,
             {"waiters": len(behind.waiters)},
             "{task}",
