@@ -103,9 +103,11 @@ def rearrange(flattened: Path, out: Path) -> None:
 
 
 def dump(qmp: Qmp, form: str, out: Path) -> None:
+    """Write the stopped guest's memory; unwritten pages become holes of the file."""
     qmp.command("stop")
     if form == "elf":
         qmp.command("dump-guest-memory", paging=False, protocol=f"file:{out}")
+        out.chmod(0o600)
         subprocess.run(["fallocate", "--dig-holes", str(out)], check=False)
         return
     flattened = out.with_suffix(".stream")

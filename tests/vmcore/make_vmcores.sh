@@ -34,31 +34,31 @@ done
 fail() { echo "make_vmcores: $*" >&2; exit 1; }
 unavailable() { echo "make_vmcores: $*" >&2; exit 3; }
 
+# Archives keep only the latest few versions: stale lists are refreshed.
+refresh_lists() { [ "$(id -u)" != 0 ] || timeout 300 apt-get update -qq >/dev/null 2>&1 || true; }
+
+install() { DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends "$1" >/dev/null 2>&1; }
+
 # need PACKAGE PROGRAM: install a package where its program is missing.
 need() {
     command -v "$2" >/dev/null && return
     [ "$(id -u)" = 0 ] || unavailable "$2 is missing and only root can install $1"
-    DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends "$1" >/dev/null 2>&1 ||
-        unavailable "$2 is missing and apt could not install $1"
+    install "$1" || { refresh_lists; install "$1"; } || unavailable "$2 is missing and apt could not install $1"
 }
 
-# The newest kernel of the series whose image and headers apt can download: prints its release and its image's package.
-newest_kernel() {
-    local name release image
+# The newest kernel of the series whose image and headers apt can download.
+resolve_kernel() {
+    local name
     for name in $(apt-cache pkgnames "linux-headers-$series." | grep -E -- '-cloud-amd64$' | sort -rV); do
         release=${name#linux-headers-}
+        kernel_dir=$out/$release
+        root=$kernel_dir/root
         for image in "linux-image-$release" "linux-image-$release-unsigned"; do
-            if apt-get download --print-uris "$image" "$name" >/dev/null 2>&1; then
-                echo "$release $image"
-                return
-            fi
+            apt-get download --print-uris "$image" "$name" >/dev/null 2>&1 && return
         done
     done
     return 1
 }
-
-# Archives keep only the latest few kernels: stale lists are refreshed once.
-refresh_lists() { [ "$(id -u)" != 0 ] || timeout 300 apt-get update -qq >/dev/null 2>&1 || true; }
 
 # The header packages of a release: the flavour's, the common one and the build tools.
 header_packages() {
@@ -66,17 +66,17 @@ header_packages() {
     apt-cache depends "linux-headers-$release" | grep -oE 'Depends: linux-(headers|kbuild)-[^ ]+' | cut -d' ' -f2 | sort -u
 }
 
+# The kernel, its headers and the guest's busybox (whose package would displace an installed dynamic one).
 unpack_kernel() {
-    [ -e "$root/unpacked" ] && return
-    rm -rf "$root" && mkdir -p "$root/deb"
-    # shellcheck disable=SC2046
-    (cd "$root/deb" && timeout 600 apt-get download -qq -o APT::Sandbox::User=root "$image" $(header_packages)) ||
-        unavailable "apt could not download $image and its headers"
+    [ ! -e "$root/unpacked" ] || return 0
     local package
-    for package in "$root"/deb/*.deb; do dpkg -x "$package" "$root"; done
+    rm -rf "$root" && mkdir -p "$root/deb" || return
+    # shellcheck disable=SC2046
+    (cd "$root/deb" && timeout 600 apt-get download -qq -o APT::Sandbox::User=root \
+        "$image" $(header_packages) busybox-static 2>"$kernel_dir/apt.log") || return
+    for package in "$root"/deb/*.deb; do dpkg -x "$package" "$root" || return; done
     rm -r "$root/deb"
-    sed -i "s#/usr/src/#$root/usr/src/#" "$root/usr/src/linux-headers-$release/Makefile"
-    touch "$root/unpacked"
+    sed -i "s#/usr/src/#$root/usr/src/#" "$root/usr/src/linux-headers-$release/Makefile" && touch "$root/unpacked"
 }
 
 build_modules() {
@@ -99,7 +99,7 @@ build_initramfs() {
     tree=$(mktemp -d)
     mkdir -p "$tree"/{bin,dev,proc,sys,tmp,modules}
     cp "$here/guest_init.sh" "$tree/init" && chmod 755 "$tree/init"
-    cp "$(command -v busybox)" "$tree/bin/busybox"
+    find "$root" -path '*/bin/busybox' -exec cp {} "$tree/bin/" \;
     for name in $("$tree/bin/busybox" --list); do [ -e "$tree/bin/$name" ] || ln -s busybox "$tree/bin/$name"; done
     find "$root" -name 'qemu_fw_cfg.ko*' -exec cp {} "$tree/modules/" \;
     for packed in "$tree"/modules/*.xz; do [ -e "$packed" ] && xz -d "$packed"; done
@@ -111,8 +111,8 @@ build_initramfs() {
 
 [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || unavailable "this needs Debian or Ubuntu on amd64 (apt, dpkg)"
 need qemu-system-x86 qemu-system-x86_64
-need busybox-static busybox
 need cpio cpio
+need xz-utils xz
 need make make
 need binutils strip
 need python3-minimal python3
@@ -121,12 +121,8 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 exec 9>"$out/lock"
 flock -w 1800 9 || fail "another make_vmcores.sh is at work in $out"
-found=$(newest_kernel) || { refresh_lists; found=$(newest_kernel); } || unavailable "apt offers no cloud kernel of series $series"
-read -r release image <<<"$found"
-kernel_dir=$out/$release
-root=$kernel_dir/root
-mkdir -p "$kernel_dir"
-unpack_kernel
+{ resolve_kernel && unpack_kernel; } || { refresh_lists && resolve_kernel && unpack_kernel; } ||
+    unavailable "apt offers no cloud kernel of series $series that can be downloaded"
 build_modules
 build_initramfs
 [ -z "$prepare" ] || exit 0
