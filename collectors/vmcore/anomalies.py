@@ -1,4 +1,4 @@
-"""What is impossible in memory, near the crash: broken reference counts and states, poison, broken lists, freed objects.
+"""What is impossible in memory near the crash: broken reference counts, states and lists, poison, freed objects.
 
 Looked at: the variables of the modules in question (out of tree, or named by the crash), the registers of the fault and
 what they point to, the words on the crash stack, and the end of every process' kernel stack. Each finding names the
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from drgn import FaultError, Program
 
-from collectors.vmcore import listlinks, typed
+from collectors.vmcore import typed
 from collectors.vmcore.addresses import classify, meaning
 from collectors.vmcore.layout import each_node, layout
 from collectors.vmcore.modbtf import module_types
@@ -169,7 +169,8 @@ def _stack_ends(prog: Program) -> Iterator[Anomaly]:
     for node in entries:
         try:
             end = memory.u64(node - flagged + stack)
-            found = memory.u64(end) if end else _STACK_END
+            # one word of each stack: read on its own, not a page of each
+            found = prog.read_u64(end) if end else _STACK_END
         except FaultError:
             continue
         if found != _STACK_END:

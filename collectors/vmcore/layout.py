@@ -26,7 +26,7 @@ class Layout:
 
     @property
     def size(self) -> int:
-        return sizeof(self.type)
+        return int(sizeof(self.type))
 
     def has(self, *paths: str) -> str | None:
         """Return the first of these members that exists."""
@@ -59,7 +59,7 @@ class Layout:
             made = made.type
         if made.kind != TypeKind.ARRAY or made.length is None:
             raise LookupError(f"{self.type.type_name()}.{name} is no array")
-        return made.length
+        return int(made.length)
 
 
 def layout(prog: Program, name: str) -> Layout:

@@ -166,7 +166,8 @@ def _huge_pages(prog: Program) -> int:
         count = words(prog).u32(prog.symbol("hugetlb_max_hstate").address)
         pools = range(start, start + min(count, 8) * pool.size, pool.size)
         return sum(
-            words(prog).u64(at + pool.at("nr_huge_pages")) << min(words(prog).u32(at + pool.at("order")), 24) for at in pools
+            words(prog).u64(at + pool.at("nr_huge_pages")) << min(words(prog).u32(at + pool.at("order")), 24)
+            for at in pools
         )
     except (LookupError, FaultError):
         return 0

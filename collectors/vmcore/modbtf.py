@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from drgn import FaultError, Object, Type, TypeKind
 from drgn.helpers.linux.idr import idr_for_each
@@ -65,7 +66,7 @@ def _blobs(dump: Dump, modules: Collection[str]) -> Iterator[tuple[str, bytes]]:
     try:
         btf = layout(prog, "struct btf")
         idr = Object(prog, "struct idr", address=prog.symbol("btf_idr").address)
-        entries = [entry.value_() for _, (_, entry) in zip(range(_MOST_ENTRIES), idr_for_each(idr.address_of_()))]
+        entries = [entry.value_() for _, entry in islice(idr_for_each(idr.address_of_()), _MOST_ENTRIES)]
     except DAMAGE:
         return
     for entry in entries:

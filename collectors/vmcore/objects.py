@@ -76,10 +76,7 @@ class Objects:
             yield from self._redzone(place)
             return
         for at in typed.saturated(held, place.address, place.size):
-            yield self._anomaly(
-                "refcount_saturated", place, at, "is a reference count that overflowed or fell below zero",
-                {"value": typed.SATURATED - (1 << 32)},
-            )  # fmt: skip
+            yield self._anomaly("refcount_saturated", place, at, typed.BROKEN, {"value": typed.SATURATED - (1 << 32)})
         yield from self._poison(place, held)
         yield from self._lists(place, held)
         if place.slab is None:
@@ -90,7 +87,9 @@ class Objects:
         """Yield that an object is free though something points into it."""
         if place.slab is not None and place.free:
             statement = f"{how} {place.name}, which is free{self._history(place.slab)}"
-            yield Anomaly("freed_object", place.name, statement, f"slab {place.slab.slab:#x}", {"object": place.address})
+            yield Anomaly(
+                "freed_object", place.name, statement, f"slab {place.slab.slab:#x}", {"object": place.address}
+            )
 
     def deleted(self, place: Found, address: int, source: str) -> Iterator[Anomaly]:
         """Yield that an address is that of a list entry already taken off its list."""

@@ -76,7 +76,7 @@ def _slab(memory: MemoryUse, caches: Sequence[CacheUse]) -> Iterable[MemoryHolde
             module=cache.module,
             functions=_functions(cache),
             statement=_told(cache),
-            certainty="derived" if not cache.module or cache.sampled else "inferred",
+            certainty=cache.certainty,
         )
     parts = dict(memory.parts)
     large = parts.get("slab_unreclaimable", 0) - sum(cache.bytes for cache in caches if not cache.reclaimable)
@@ -88,7 +88,7 @@ def _functions(cache: CacheUse) -> tuple[str, ...]:
     """Who allocated, then what objects point to; of the module only, where one is known."""
     names = [name for name, _ in (*cache.allocators, *cache.owners)]
     if cache.module:
-        names = [name for name in names if name.endswith(f"[{cache.module}]")]
+        names = [name for name in names if f"[{cache.module}]" in name]
     return tuple(dict.fromkeys(names))[:4]
 
 
@@ -100,17 +100,26 @@ def _told(cache: CacheUse) -> str:
     if cache.module:
         parts.append(f"of module {cache.module}")
     text = f"{' '.join(parts)}, {cache.active} objects of {cache.object_size} bytes"
-    told = cache.allocators or cache.owners
-    if told and cache.module:
-        verb = "were allocated by" if cache.allocators else "point to"
-        text += f", {told[0][1]} of {cache.sampled} sampled {verb} {told[0][0]}"
+    if cache.module:
+        text += _shown(cache)
     if cache.total and cache.active >= _ALL_USED * cache.total and not cache.reclaimable:
         text += ", nearly none free"
     return text
 
 
+def _shown(cache: CacheUse) -> str:
+    """What shows that a cache's objects are its module's."""
+    for told, verb in ((cache.allocators, "were allocated by"), (cache.owners, "point to")):
+        for name, count in told:
+            if f"[{cache.module}]" in name:
+                return f", {count} of {cache.sampled} sampled {verb} {name}"
+    return f", reached from {cache.variables[0]}" if cache.variables else ""
+
+
 def _process(address: int, size: int, name: str) -> MemoryHolder:
-    return MemoryHolder("process", f"{address:#x}", size, 0.0, statement=f"process {name or hex(address)}", certainty="read")
+    return MemoryHolder(
+        "process", f"{address:#x}", size, 0.0, statement=f"process {name or hex(address)}", certainty="read"
+    )
 
 
 def _vmalloc(memory: MemoryUse, allocations: Allocations) -> Iterable[MemoryHolder]:

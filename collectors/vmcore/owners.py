@@ -3,7 +3,8 @@
 A cache's name lies where the kernel merged several into one. A bounded sample of objects in use, spread over the
 cache's slabs, is searched for pointers into modules and the kernel's own code and data: operations tables, callbacks,
 timers' functions, list heads; where an object has none itself, the objects it points to are looked at. Beside that:
-variables of modules that hold the cache or one of its objects, and, where slab debugging is on, who allocated.
+variables of modules that hold the cache or from which its objects are reached, and, where slab debugging is on, who
+allocated them.
 It cannot know owners of objects that hold no such pointer and that no variable reaches.
 Cost: 3 to 6 ms a cache, however many objects it has.
 """
@@ -11,6 +12,7 @@ Cost: 3 to 6 ms a cache, however many objects it has.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ from collectors.vmcore.modules import AddressMap, Region
 from collectors.vmcore.pages import PAGE_SHIFT, PageMap, page_map
 from collectors.vmcore.slabs import Cache, Slabs
 from collectors.vmcore.words import words
+from wardround.models.vmcore import Certainty
 
 _MOST_SLABS = 24
 _MOST_OBJECTS = 256
@@ -30,6 +33,8 @@ _MOST_POINTERS = 4000
 _FOLLOWED = 24  # objects whose pointers are followed
 _TARGET = 256  # bytes looked at behind a pointer
 _TELLING = 0.03  # share of the sample that must hold a pointer to be named
+_MOST_REACHED = 1500
+_KERNELS_OWN = "__this_module"  # the module's own entry in the kernel's tables
 _ENOUGH = 0.5  # share of the sample that must point to a module to be called its own
 
 Table = NDArray[np.uint64]
@@ -44,6 +49,17 @@ class Owners:
     allocators: tuple[tuple[str, int], ...] = ()
     variables: tuple[str, ...] = ()
     module: str = ""
+    certainty: Certainty = "derived"
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """A module's variable: `direct` where it holds the cache, else `pointer` is of one of its objects."""
+
+    name: str
+    module: str
+    direct: bool
+    pointer: int
 
 
 class OwnerFinder:
@@ -62,26 +78,26 @@ class OwnerFinder:
         """Return what is known of a cache's owners. :raises FaultError: its slabs cannot be read"""
         table, starts = self._sample(cache)
         found = self._pointing(table)
-        behind = Counter[tuple[str, str]]()
-        if not any(module for _, module in found):
-            behind = self._behind(cache, table)
         allocators = self._allocators(cache, starts)
         variables = self._variables.get(cache.address, ())
-        followed = min(len(table), _FOLLOWED)
-        module = (
-            _of_most(found, len(table))
-            or _of_most(allocators, len(starts))
-            or _of_most(behind, followed)
-            or _only(variables)
-        )
+        module = _of_most(allocators, len(starts)) or _of_most(found, len(table))
+        certainty: Certainty = "derived"
+        behind = Counter[tuple[str, str]]()
+        if not module and not any(count >= _ENOUGH * len(table) for count in found.values()):
+            behind = self._behind(table)
+            module = _of_most(behind, min(len(table), _FOLLOWED)) or self._reaching(cache, variables)
+            certainty = "inferred" if module else certainty
+        if not module and cache.users == 1:
+            module = next((one.module for one in variables if one.direct), "")
         ranked = sorted(found.items(), key=lambda one: (one[0][1] != "", one[1]), reverse=True)
         ranked += [((f"{name}, one pointer away", its), count) for (name, its), count in behind.most_common(2)]
         return Owners(
             sampled=len(table),
             owners=tuple((_named(*who), count) for who, count in ranked[:_MOST_OWNERS]),
             allocators=tuple((_named(*who), count) for who, count in allocators.most_common(_MOST_OWNERS)),
-            variables=tuple(_named(*one) for one in variables[:_MOST_OWNERS]),
+            variables=tuple(dict.fromkeys(_named(one.name, one.module) for one in variables))[:_MOST_OWNERS],
             module=module,
+            certainty=certainty,
         )
 
     # --- the sample ---
@@ -137,7 +153,7 @@ class OwnerFinder:
             return hex(address), module
         return symbol.name, module
 
-    def _behind(self, cache: Cache, table: Table) -> Counter[tuple[str, str]]:
+    def _behind(self, table: Table) -> Counter[tuple[str, str]]:
         """What the objects that these point to point to, of modules only."""
         found = Counter[tuple[str, str]]()
         memory = words(self.prog)
@@ -161,27 +177,54 @@ class OwnerFinder:
 
     # --- variables of modules ---
 
-    def _held(self) -> dict[int, tuple[tuple[str, str], ...]]:
+    def _held(self) -> dict[int, tuple[_Holder, ...]]:
         """Variables of modules that hold a cache or an object of one, by the cache's address; caches first."""
         caches = np.fromiter(self._slabs.caches, np.uint64)
-        direct: dict[int, list[tuple[str, str]]] = {}
-        through: dict[int, list[tuple[str, str]]] = {}
+        low, high = np.uint64(self._pages.direct), np.uint64(self._pages.address(self._last()))
+        found: dict[int, list[_Holder]] = {}
         left = _MOST_POINTERS
         for region in self._areas.regions:
             if not region.module or region.part != "data":
                 continue
             table = self._data(region)
-            for index in np.flatnonzero(np.isin(table, caches)).tolist():
-                direct.setdefault(int(table[index]), []).append(self._symbol(region.start + 8 * index))
-            low, high = np.uint64(self._pages.direct), np.uint64(self._pages.address(self._last()))
-            for index in np.flatnonzero((table >= low) & (table < high))[: max(0, left)].tolist():
+            direct = np.isin(table, caches)
+            for index in np.flatnonzero(direct | ((table >= low) & (table < high)))[: max(0, left)].tolist():
                 left -= 1
-                owner = self._cache_at(int(table[index]))
-                if owner is not None:
-                    through.setdefault(owner, []).append(self._symbol(region.start + 8 * index))
-        found = {address: [*direct.get(address, []), *through.get(address, [])] for address in {*direct, *through}}
-        ours = {"__this_module"}  # the module's own entry in the kernel's tables
-        return {a: tuple(dict.fromkeys(one for one in names if one[0] not in ours)) for a, names in found.items()}
+                value = int(table[index])
+                owner = value if direct[index] else self._cache_at(value)
+                name, module = self._symbol(region.start + 8 * index)
+                if owner is not None and name != _KERNELS_OWN:
+                    found.setdefault(owner, []).append(_Holder(name, module, bool(direct[index]), value))
+        return {address: tuple(sorted(held, key=lambda one: not one.direct)) for address, held in found.items()}
+
+    def _reaching(self, cache: Cache, variables: Iterable[_Holder]) -> str:
+        """The module from whose variables most of a cache's objects are reached: lists, trees and chains of them."""
+        wanted = min(_MOST_REACHED, _ENOUGH * self._slabs.usage(cache).active)
+        starts: dict[str, list[int]] = {}
+        for one in variables:
+            if not one.direct:
+                starts.setdefault(one.module, []).append(one.pointer)
+        reached = {module: self._reached(cache, first) for module, first in starts.items()}
+        return next((module for module, count in reached.items() if count >= max(wanted, 2)), "")
+
+    def _reached(self, cache: Cache, starts: list[int]) -> int:
+        """Count objects of a cache that are reached from some of it through objects of it."""
+        seen: set[int] = set()
+        waiting = list(starts)
+        memory = words(self.prog)
+        while waiting and len(seen) < _MOST_REACHED:
+            address = waiting.pop()
+            if self._cache_at(address) != cache.address:
+                continue
+            head = self._pages.head(address)
+            assert head is not None
+            first = self._pages.address(head) + cache.left_pad
+            start = first + (address - first) // cache.size * cache.size
+            if start not in seen:
+                seen.add(start)
+                held = memory.some(start, min(cache.object_size, _TARGET) // 8)
+                waiting += [value for value in held if self._pages.frame(value) is not None]
+        return len(seen)
 
     def _last(self) -> int:
         return self._pages.first + self._pages.frames * self._pages.size
@@ -214,9 +257,3 @@ def _of_most(found: Counter[tuple[str, str]], sampled: int) -> str:
         if module and count >= _ENOUGH * sampled:
             return module
     return ""
-
-
-def _only(variables: tuple[tuple[str, str], ...]) -> str:
-    """The module of all variables, where it is but one."""
-    modules = {module for _, module in variables}
-    return modules.pop() if len(modules) == 1 else ""

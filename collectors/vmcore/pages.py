@@ -1,6 +1,6 @@
-"""The kernel's map of page frames: from an address to its page's structure, and which pages are slabs of which cache.
+"""The kernel's map of page frames: from an address to its page's structure, and the slabs of every cache.
 
-Sources: ``vmemmap_base`` and ``page_offset_base`` (x86-64), the zones' spans, ``struct slab`` laid over ``struct page``.
+Sources: ``vmemmap_base`` and ``page_offset_base`` (x86-64), the zones' spans, ``struct slab`` over ``struct page``.
 Slabs are found in the map as columns of numbers, not page by page: 6 ms for the map of 128 MiB. Of a large machine
 evenly spaced parts of the map are looked at, 2 GiB of memory in all. It cannot see through a map that the dump lacks.
 """

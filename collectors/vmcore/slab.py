@@ -62,9 +62,7 @@ def _use(allocator: Slabs, cache: Cache, aliases: Sequence[str]) -> CacheUse | N
     )
 
 
-def _with_owners(
-    prog: Program, allocator: Slabs, areas: AddressMap, found: Sequence[CacheUse]
-) -> Iterable[CacheUse]:
+def _with_owners(prog: Program, allocator: Slabs, areas: AddressMap, found: Sequence[CacheUse]) -> Iterable[CacheUse]:
     """Add owners to the largest caches: what the kernel could take back at will is nobody's leak, so it comes last."""
     finder = OwnerFinder(prog, allocator, areas)
     ranked = sorted(found, key=lambda use: (use.reclaimable, -use.bytes))
@@ -81,6 +79,7 @@ def _with_owners(
             allocators=told.allocators,
             variables=told.variables,
             module=told.module,
+            certainty=told.certainty,
             aliases=tuple(_own_first(prog, areas, told.module, use.aliases)),
         )
 

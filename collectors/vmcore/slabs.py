@@ -259,5 +259,3 @@ def slabs(prog: Program) -> Slabs:
         prog.cache["wardround_slabs"] = Slabs(prog)
     made: Slabs = prog.cache["wardround_slabs"]
     return made
-
-

@@ -28,7 +28,9 @@ _NOT_OWN = ("__this_module", "_note_", "__UNIQUE_ID", ".LC", "__func__", "__key.
             "__kstrtab", "__param_", "__compound_literal", "descriptor.", "__warned", "_entry", "__print_")  # fmt: skip
 # kinds of module memory that are written to (6.4): data and what is read-only after the module's init
 _WRITABLE = (1, 3)
-_SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("at", "<u8"), ("size", "<u8")])
+_SYMBOL = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("at", "<u8"), ("size", "<u8")]
+)
 
 
 @dataclass(frozen=True, slots=True)

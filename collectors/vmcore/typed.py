@@ -17,6 +17,7 @@ from wardround.models.vmcore import Certainty
 
 # refcount_t is set to this when it would overflow or fall below zero (INT_MIN / 2)
 SATURATED = 0xC0000000
+BROKEN = "is a reference count that overflowed or fell below zero"
 _DEEPEST = 5
 _MOST_ELEMENTS = 64
 _REFCOUNTS = {"refcount_t", "refcount_struct", "kref"}
@@ -89,14 +90,14 @@ def _refcount(value: Object, path: str) -> Iterator[Wrong]:
     raw = int.from_bytes(value.prog_.read(value.address_, 4), "little")
     count = raw - (raw >> 31 << 32)
     if raw == SATURATED:
-        yield Wrong("refcount_saturated", path, "is a reference count that overflowed or fell below zero", count, "read")
+        yield Wrong("refcount_saturated", path, BROKEN, count, "read")
     elif count < 0:
         yield Wrong("refcount_negative", path, f"is a reference count of {count}", count, "read")
 
 
 def _state(type_: Type, value: int, path: str, certainty: Certainty) -> Iterator[Wrong]:
     known = {one.value: one.name for one in type_.enumerators or ()}
-    if not known or value in known or _is_mask(known) and not value & ~_union(known):
+    if not known or value in known or (_is_mask(known) and not value & ~_union(known)):
         return
     low, high = min(known), max(known)
     text = f"holds {value}, which enum {type_.tag or ''} has not ({known[low]} = {low} to {known[high]} = {high})"

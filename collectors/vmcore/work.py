@@ -117,6 +117,6 @@ def _queued(queues: _Queues, areas: AddressMap) -> Iterator[WorkItem]:
 
 def _symbol(prog: Program, address: int) -> str:
     try:
-        return prog.symbol(address).name
+        return str(prog.symbol(address).name)
     except LookupError:
         return hex(address)

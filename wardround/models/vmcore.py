@@ -210,7 +210,7 @@ class CacheUse:
     names them, those of `module` first. `owners` names functions or variables that its objects point to, with how many
     of `sampled` do, `allocators` the functions that allocated them (where slab debugging stores that). `variables`
     of modules point to the cache or to its objects. `module` is the one that the objects are of, empty where unknown
-    or the kernel itself."""
+    or the kernel itself; `certainty` is of that: inferred where only variables that reach the objects tell it."""
 
     name: str
     address: int
@@ -226,13 +226,14 @@ class CacheUse:
     aliases: tuple[str, ...] = ()
     allocators: tuple[tuple[str, int], ...] = ()
     variables: tuple[str, ...] = ()
+    certainty: Certainty = "derived"
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryHolder:
-    """Who holds memory, ranked: `kind` is ``slab``, ``process``, ``vmalloc``, or a part of `MemoryUse.parts`; `name` the
-    cache (its alias where merged), the process' task address in hexadecimal, the function that allocated, or the part.
-    `share` is of all memory; `functions` are those its objects point to or that allocated them."""
+    """Who holds memory, ranked: `kind` is ``slab``, ``process``, ``vmalloc``, or a part of `MemoryUse.parts`; `name`
+    the cache (its alias where merged), the process' task address in hexadecimal, the function that allocated, or the
+    part. `share` is of all memory; `functions` are those its objects point to or that allocated them."""
 
     kind: str
     name: str
