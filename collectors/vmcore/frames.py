@@ -36,11 +36,12 @@ _REGISTER = re.compile(
     r"\b(R[A-D]X|R[SD]I|R[BS]P|R\d\d|CR[0-4]|x\d{1,2}|sp|EFLAGS)\s?: (?:[0-9a-f]{4}:)?(?:0x)?([0-9a-f]{8,16})\b"
 )
 _CPU = re.compile(
-    r"CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: (?P<pid>\d{1,9})(?:/\d+)? ?Comm: (?P<comm>.{1,64}?)"
-    r" (?P<taint>Not tainted|Tainted: [A-Z ]+?) *(?P<release>\d+\.\S{1,128})(?: .*)?"
+    r"CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: (?P<pid>\d{1,9})(?:/\d+)? ?Comm: (?P<comm>.{1,64}?)(?: Kdump: loaded)?"
+    r" (?P<taint>Not tainted|Tainted: [A-Z -]+?) *(?P<release>\d+\.\S{1,128})(?: .*)?"
 )
 _CPU_OLD = re.compile(
-    r"Pid: (?P<pid>\d{1,9}), comm: (?P<comm>\S{1,64}) (?P<taint>Not tainted|Tainted: [A-Z ]+?) *(?P<release>\d\S*)"
+    r"Pid: (?P<pid>\d{1,9}), comm: (?P<comm>\S{1,64})"
+    r" (?P<taint>Not tainted|Tainted: [A-Z -]+?) *(?P<release>\d\S{1,128}).*"
 )
 _HARDWARE = re.compile(r"Hardware name: (.{1,200})")
 _WORK = re.compile(rf"Workqueue: (\S+) (?P<work>{_NAME})(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[(?P<module>[\w-]+)\])?.*")
@@ -152,7 +153,7 @@ def _fault(section: Section, at: str, inside: bool) -> None:
 def _describe(section: Section, text: str) -> None:
     if section.pid is None and (found := _CPU.search(text)):
         section.cpu, section.pid, section.comm = int(found["cpu"]), int(found["pid"]), found["comm"]
-        section.tainted = "" if found["taint"] == "Not tainted" else "".join(found["taint"][9:].split())
+        section.tainted = "" if found["taint"] == "Not tainted" else "".join(filter(str.isalpha, found["taint"][9:]))
         section.release = found["release"]
     elif section.pid is None and (found := _CPU_OLD.match(text)):
         section.pid, section.comm, section.release = int(found["pid"]), found["comm"], found["release"]

@@ -151,6 +151,8 @@ OPENINGS = (
     _opening("unknown", 0, r"Kernel panic - not syncing: .*"),
 )
 
+REACH = 512  # characters of a line in which a report may open
+
 PANIC = re.compile(r"Kernel panic - not syncing: ?(.*)")
 # Panics that only say that a report came before, with the kinds it may have been (none named: any).
 _FOLLOWS = tuple(

@@ -14,7 +14,7 @@ from typing import Literal
 from collectors.vmcore import frames
 from collectors.vmcore.addresses import NEAR_NULL, classify, meaning
 from collectors.vmcore.frames import Section
-from collectors.vmcore.openings import ANY, OPENINGS, PANIC, Opening, follows
+from collectors.vmcore.openings import ANY, OPENINGS, PANIC, REACH, Opening, follows
 from wardround.models.vmcore import CrashContext, LogLine, Report, StackFrame
 
 MOST_REPORTS = 200
@@ -112,9 +112,9 @@ def _segments(lines: Sequence[LogLine]) -> Iterator[_Open]:
 
 
 def _opens(text: str) -> Opening | None:
-    if not ANY.search(text):
+    if not ANY.search(text, 0, REACH):
         return None
-    return next((opening for opening in OPENINGS if opening.pattern.search(text)), None)
+    return next((opening for opening in OPENINGS if opening.pattern.search(text, 0, REACH)), None)
 
 
 def _admit(current: _Open | None, opening: Opening, line: LogLine, before: list[LogLine]) -> tuple[_Open | None, _Open]:
@@ -149,13 +149,13 @@ def _at_once(one: _Open, line: LogLine) -> bool:
 
 
 def _who(opening: Opening, line: LogLine) -> str:
-    found = opening.pattern.search(line.text)
+    found = opening.pattern.search(line.text, 0, REACH)
     groups = found.groupdict() if found else {}
     return f"{groups['comm']} (pid {groups['pid']})" if groups.get("comm") else f"CPU {groups.get('cpu')}"
 
 
 def _details(one: _Open, opening: Opening, line: LogLine) -> None:
-    found = opening.pattern.search(line.text)
+    found = opening.pattern.search(line.text, 0, REACH)
     for name, value in (found.groupdict() if found else {}).items():
         if value:
             one.details.setdefault(name.rstrip("_"), value)

@@ -150,9 +150,10 @@ class Facts:
         title = panic.report or panic.message
         held: dict[str, Number] = dict(values or {})
         who = f", in {self.who()}" if self.who() else ""
-        if panic.cpu is not None:
-            held["cpu"] = panic.cpu
-            who += f" on CPU {panic.cpu}"
+        cpu = panic.cpu if self.report is None or self.report.cpu is None else self.report.cpu
+        if cpu is not None:
+            held["cpu"] = cpu
+            who += f" on CPU {cpu}"
         words = self.kind.replace("_", " ")
         return self.finding(value, f"the kernel's first report{who} is of the class {words}: {title}", title[:80], held)
 

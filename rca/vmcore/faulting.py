@@ -37,6 +37,7 @@ FITS: Mapping[str, Mapping[str, float]] = {
     "kernel.refcount": {"refcount": 1.0, "bug": 0.5, "warning": 0.35, "divide": 0.45, "slab_corruption": 0.2},
 }
 _FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 4.0))
+_BAD_ACCESS = ("general_protection", "bad_pointer", "null_pointer", "unknown")
 _NEAR_NULL = 16 * 4096
 _ERRORS = (1 << 64) - 4096
 
@@ -93,14 +94,12 @@ def _address(facts: Facts, _: Culprit) -> Finding | None:
 
 
 def _poison(facts: Facts, _: Culprit) -> Finding | None:
-    if facts.context is None:
-        return None
     seen = list(facts.poisons())
     title = facts.panic.report if facts.panic else ""
     if "LIST_POISON" in title:
         return facts.finding(1.0, f"the list entry had been deleted before: {title}", title[:80])
-    if not seen and facts.kind not in ("general_protection", "bad_pointer", "null_pointer", "unknown"):
-        return None  # checks that need no bad access
+    if not seen and (facts.context is None or facts.kind not in _BAD_ACCESS):
+        return None  # the checks that stopped it need no bad access
     if not seen:
         return facts.finding(0.0, "neither the faulting address nor a register holds a poison", "RAX:")
     where, value, words = seen[0]

@@ -40,9 +40,9 @@ _GENERIC: Mapping[str, str] = {
     """,
     "timers and watchdogs that noticed it": """
         __hrtimer_* __run_hrtimer __run_timer* __watchdog* call_timer_fn check_cpu_stall check_hung_*
-        expire_timers hrtimer_* hung_task_* is_softlockup khungtaskd lockup_detector* print_cpu_stall*
-        print_other_cpu_stall* rcu_check* rcu_dump* rcu_pending* rcu_preempt* rcu_sched_clock* rcu_stall*
-        run_timer_* softlockup_* tick_* update_process_times watchdog watchdog_*
+        expire_timers getnstimeofday* hrtimer_* hung_task_* is_softlockup khungtaskd ktime_* lockup_detector*
+        print_cpu_stall* print_other_cpu_stall* rcu_check* rcu_dump* rcu_pending* rcu_preempt* rcu_sched_clock*
+        rcu_stall* run_timer_* softlockup_* tick_* update_process_times watchdog watchdog_*
     """,
     "library functions: they are handed what is broken": """
         __arch_copy_* __bitmap_* __bpf_trace* __check_heap_object __check_object_size __fentry__ __list_*

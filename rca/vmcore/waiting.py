@@ -301,8 +301,22 @@ HUNG_TASK = Playbook(
 def _spinning(facts: Facts) -> list[Culprit]:
     if facts.kind not in _LOCKUPS and not any(lock.kind == "spinlock" for lock in facts.vmcore.locks):
         return []
-    found = facts.accused
+    holder = _running_holder(facts)
+    found = blame(holder.stack, facts.foreign) if holder else facts.accused
     return [function_of(found.frame)] if found else [Culprit("kernel_function", "unknown function")]
+
+
+def _running_holder(facts: Facts) -> Task | None:
+    """Who holds the lock that the reported CPU spins for and runs on, spinning for none: the one that does not let go.
+
+    An owner that is only a hint is left out.
+    """
+    locks = [lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and lock.waiters]
+    spinning = {task for lock in locks for task in lock.waiters}
+    stuck = facts.panic.task if facts.panic else None
+    lock = next((lock for lock in locks if stuck in lock.waiters and lock.certainty != "hint"), None)
+    owner = facts.vmcore.task(lock.owner) if lock else None
+    return owner if owner is not None and owner.on_cpu and owner.address not in spinning else None
 
 
 def _lockup(facts: Facts, _: Culprit) -> Finding | None:
@@ -329,11 +343,21 @@ def _busy(facts: Facts, _: Culprit) -> Finding | None:
     if not locks:
         return None
     spinners = sum(len(lock.waiters) for lock in locks)
-    named = ", ".join(_lock_name(lock) for lock in locks[:_MOST_NAMED])
+    named = ", ".join(_held_by(facts, lock) for lock in locks[:_MOST_NAMED])
     return facts.finding(
-        1.0, f"{_count(spinners, 'task')} spin for {_count(len(locks), 'spinlock')}: {named}", "spinlock",
-        {"spinners": spinners, "locks": len(locks)}, "{task}",
-    )  # fmt: skip
+        1.0,
+        f"{_count(spinners, 'task')} spin for {_count(len(locks), 'spinlock')}: {named}",
+        "spinlock",
+        {"spinners": spinners, "locks": len(locks)},
+        "{task}",
+    )
+
+
+def _held_by(facts: Facts, lock: Lock) -> str:
+    owner = facts.vmcore.task(lock.owner)
+    if owner is None:
+        return _lock_name(lock)
+    return f"{_lock_name(lock)} held by {owner.name} ({lock.certainty})"
 
 
 def _lockup_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
@@ -344,6 +368,9 @@ def _lockup_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
     lock = spins is not None and "spinlock" in spins.statement
     also = report.detail("also") if report else ""
     who = f" by {facts.who()}" + (f" and {also}" if also else "") if facts.who() else ""
+    holder = _running_holder(facts)
+    if holder is not None:
+        return f"{culprit.name}{module}, run by {holder.name}, holds a spinlock for which {facts.who()} spins."
     how = "waits for a spinlock that is never released" if lock else "does not let go of the CPU"
     return f"{culprit.name}{module}, called{who}, {how}" + (f": stuck for {seconds} s." if seconds else ".")
 

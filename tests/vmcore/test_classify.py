@@ -51,6 +51,8 @@ def judge(path: Path) -> Judgement:
         ("rcu_stall_6.1", "kernel.lockup", "mtr_poll_ready", "meterdrv"),
         ("oom_tasks_6.1", "kernel.out_of_memory", "anonymous memory of tasks", None),
         ("driver_panics_6.1", "kernel.panic_requested", "localhost", None),
+        ("list_warning_3.10", "kernel.memory_corruption", "snapfs_prune_sb", "snapfs"),
+        ("jbd2_unsure_4.9", "kernel.hung_task", "jbd2/sdc-8", "jbd2"),
     ],
 )
 def test_fault_and_culprit_from_the_log_alone(log: str, fault: str, culprit: str, module: str | None) -> None:
@@ -146,6 +148,21 @@ def test_without_a_cycle_in_the_dump_the_root_blocker_is_the_culprit() -> None:
     )
     first = classify(vmcore, 0.0).hypotheses[0]
     assert (first.fault, first.culprit.name) == ("kernel.hung_task", "owner")
+
+
+def test_a_running_holder_of_the_spinlock_is_accused_not_the_one_that_spins() -> None:
+    spinner = Task(
+        1, 1, 1, "spinner", "R", 0, on_cpu=True,
+        stack=(StackFrame("native_queued_spin_lock_slowpath", exception=True), StackFrame("stat_read", module="stat")),
+    )  # fmt: skip
+    holder = Task(2, 2, 2, "holder", "R", 1, on_cpu=True, stack=(StackFrame("stat_rebuild", module="stat"),))
+    lock = Lock("spinlock", 9, "stat_lock", owner=2, waiters=(1,), certainty="inferred")
+    panic = Panic("softlockup: hung tasks", "soft_lockup", task=1, stack=spinner.stack)
+    first = classify(Vmcore(HEADER, panic, tasks=(spinner, holder), locks=(lock,)), 0.0).hypotheses[0]
+    assert (first.fault, first.culprit.name) == ("kernel.lockup", "stat_rebuild")
+    hint = Lock("spinlock", 9, "stat_lock", owner=2, waiters=(1,), certainty="hint")
+    first = classify(Vmcore(HEADER, panic, tasks=(spinner, holder), locks=(hint,)), 0.0).hypotheses[0]
+    assert first.culprit.name == "stat_read"
 
 
 @pytest.mark.parametrize(
