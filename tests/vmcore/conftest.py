@@ -55,11 +55,11 @@ class Vmcores:
 
     def _find(self, scenario: str, series: str, form: str) -> Dump | None:
         recipe = next(recipe_of(s) for s in read_scenarios() if s["name"] == scenario)
-        records = self._folder.glob(f"{series}.*/{scenario}.{form}.json")
-        made = [record for record in records if is_made(record, recipe)]
-        if not made:
+        records = sorted(self._folder.glob(f"*/{scenario}.{form}.json"), key=lambda path: path.stat().st_mtime)
+        made = [json.loads(path.read_text(encoding="utf-8")) for path in records if is_made(path, recipe)]
+        facts = next((facts for facts in reversed(made) if facts["series"] == series), None)
+        if facts is None:
             return None
-        facts = json.loads(max(made, key=lambda record: record.stat().st_mtime).read_text(encoding="utf-8"))
         return Dump(
             scenario=scenario,
             series=series,

@@ -2,7 +2,7 @@
 # Make real kernel crash dumps with QEMU: a Debian cloud kernel as apt offers it today, faulty modules of our own
 # (modules/*.c), a busybox guest that loads one of them (scenarios.json says how), and QEMU's dump of the panicked guest.
 #
-#   make_vmcores.sh [--out DIR] [--kernel 6.1|6.12|SERIES] [--only NAME,NAME] [--format elf|kdump|flattened]
+#   make_vmcores.sh [--out DIR] [--kernel 6.1|6.12|6.1.0-47|...] [--only NAME,NAME] [--format elf|kdump|flattened]
 #                   [--jobs N] [--prepare]
 #
 # What exists is kept, so it can be started again at any time. Packages of the kernel are unpacked below DIR and never
@@ -49,7 +49,7 @@ need() {
 # The newest kernel of the series whose image and headers apt can download.
 resolve_kernel() {
     local name
-    for name in $(apt-cache pkgnames "linux-headers-$series." | grep -E -- '-cloud-amd64$' | sort -rV); do
+    for name in $(apt-cache pkgnames "linux-headers-$series" | grep -E "^linux-headers-${series}[.-].*cloud-amd64\$" | sort -rV); do
         release=${name#linux-headers-}
         kernel_dir=$out/$release
         root=$kernel_dir/root
