@@ -31,6 +31,12 @@ def explain(
         Path,
         typer.Argument(help="A crash dump, a kernel log as text, or a folder of pstore files.", show_default=False),
     ],
+    vmlinux: Annotated[
+        Path | None, typer.Option("--vmlinux", metavar="FILE", help="Debug information of the very kernel: adds lines.")
+    ] = None,
+    modules: Annotated[
+        Path | None, typer.Option("--modules", metavar="DIR", help="Folder with the modules' .ko files.")
+    ] = None,
     output: opt.Output = "text",
     html: opt.Html = None,
     fail_on: opt.FailOn = None,
@@ -55,7 +61,7 @@ def explain(
         def tell(section: str) -> None:
             progress.doing = f"reading {section}"
 
-        vmcore = read_crash(file, tell)
+        vmcore = read_crash(file, tell, vmlinux=vmlinux, modules=modules)
         progress.doing = "judging"
         document = to_document(diagnose_crash(vmcore, settings, file.stat().st_mtime))
     raise typer.Exit(emit(document, view))
@@ -91,3 +97,55 @@ def slim(
         f"{out}: {pages} pages, {size / 2**20:.1f} MiB before packing, of {file.stat().st_size / 2**20:.0f} MiB; "
         f"{secrets} secrets of the kernel log overwritten; no memory of user programs was copied on purpose"
     )
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="A crash dump.", show_default=False)],
+    stack: Annotated[int | None, typer.Option("--stack", metavar="PID", help="The stack of a task.")] = None,
+    struct: Annotated[
+        tuple[str, str] | None, typer.Option("--struct", metavar="TYPE ADDRESS", help="A structure's members.")
+    ] = None,
+    variable: Annotated[str | None, typer.Option("--variable", metavar="NAME", help="A variable's value.")] = None,
+    lock: Annotated[
+        str | None, typer.Option("--lock", metavar="ADDRESS", help="Who holds a lock and who waits for it.")
+    ] = None,
+    log: Annotated[str | None, typer.Option("--log", metavar="TEXT", help="Kernel log lines that hold a text.")] = None,
+    verbose: opt.Verbose = 0,
+    debug: opt.Debug = False,
+) -> None:
+    """Ask a dump a follow-up question."""
+    from pydantic import ValidationError
+
+    from cli.diagnose import prepare
+    from cli.output import View
+    from collectors.vmcore import read
+    from collectors.vmcore.questions import QUESTION
+
+    prepare(View(verbose=verbose), {})
+    asked: list[dict[str, object]] = []
+    if stack is not None:
+        asked.append({"ask": "stack", "pid": stack})
+    if struct is not None:
+        asked.append({"ask": "struct", "type": struct[0], "address": _address(struct[1])})
+    if variable is not None:
+        asked.append({"ask": "variable", "name": variable})
+    if lock is not None:
+        asked.append({"ask": "lock", "address": _address(lock)})
+    if log is not None:
+        asked.append({"ask": "log", "text": log})
+    if not asked:
+        raise typer.BadParameter("name what to show: --stack, --struct, --variable, --lock or --log")
+    for one in asked:
+        try:
+            question = QUESTION.validate_python(one)
+        except ValidationError as error:
+            raise typer.BadParameter(str(error.errors()[0]["msg"])) from None
+        typer.echo(read.ask(file, question))
+
+
+def _address(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no address in hexadecimal") from None

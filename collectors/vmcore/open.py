@@ -17,6 +17,7 @@ from pathlib import Path
 from drgn import Architecture, FaultError, Platform, Program
 from drgn.helpers.linux.kallsyms import load_module_kallsyms, load_vmlinux_kallsyms
 
+from collectors.vmcore import debuginfo
 from collectors.vmcore.btf import Btf, BtfError, BtfFinder
 from collectors.vmcore.symbols import VARIABLES
 from wardround.errors import UserError
@@ -104,13 +105,24 @@ def _machine(head: bytes, at: int) -> str:
     return raw.decode("ascii", "replace") if raw.isalnum() or b"_" in raw else ""
 
 
-def open_dump(path: Path, prepare: Callable[[Program], None] = lambda _: None) -> Dump:
-    """Open a dump with what it carries itself. `prepare` is handed the program before anything is read from memory.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What the user has beside the dump: a vmlinux with debug information, a folder of module files."""
+
+    vmlinux: Path | None = None
+    modules: Path | None = None
+
+
+def open_dump(path: Path, prepare: Callable[[Program], None] = lambda _: None, beside: Beside = Beside()) -> Dump:
+    """Open a dump with what it carries itself, and what is `beside` it.
+
+    `prepare` is handed the program before anything is read from memory.
 
     :raises UserError: it cannot be read, is no dump, or its header is damaged
     """
     format_, architecture = identify(path)
     prog = load(path)
+    _hide_user_half(prog)
     prepare(prog)
     info = _vmcoreinfo(prog)
     dump = Dump(path, format_, path.stat().st_size, prog, architecture or "x86_64", info)
@@ -120,6 +132,8 @@ def open_dump(path: Path, prepare: Callable[[Program], None] = lambda _: None) -
     _add_symbols(dump)
     _add_types(dump)
     _add_modules(dump)
+    if beside.vmlinux is not None or beside.modules is not None:
+        debuginfo.add(dump, beside.vmlinux, beside.modules)
     return dump
 
 
@@ -136,13 +150,29 @@ def load(path: Path) -> Program:
     for last, prog in enumerate(tries, 1):
         try:
             prog.set_core_dump(str(path))
-        except Exception as error:  # noqa: BLE001 - drgn's bare Exception for what the libraries beneath refuse
+        except Exception as error:
             if last == len(tries):
                 why = " ".join(str(error).split())
-                raise UserError(f"{path} cannot be read as a crash dump", why, "see whether it was copied whole") from error
+                raise UserError(
+                    f"{path} cannot be read as a crash dump", why, "see whether it was copied whole"
+                ) from error
         else:
             return prog
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _hide_user_half(prog: Program) -> None:
+    """Make addresses of user space unreadable: none is the kernel's.
+
+    QEMU writes physical memory with the virtual address 0, so that a null pointer would be readable, and an unwinder
+    that follows one goes on through a thousand frames of zeros.
+    """
+    if prog.platform is not None and prog.platform.arch in (Architecture.X86_64, Architecture.AARCH64):
+        prog.add_memory_segment(0, 1 << 63, _unreadable)
+
+
+def _unreadable(address: int, count: int, offset: int, physical: bool) -> bytes:
+    raise FaultError("not an address of the kernel", address)
 
 
 def _vmcoreinfo(prog: Program) -> dict[str, str]:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from collectors.vmcore.fromlog import read_log
+from collectors.vmcore.questions import Question
 from wardround.errors import UserError, WardroundError
 from wardround.models.diagnosis import Skipped
 from wardround.models.vmcore import DumpHeader, Vmcore
@@ -31,8 +32,16 @@ _MAGIC = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
 _FIELDS = {field.name for field in fields(Vmcore)}
 
 
-def read_crash(path: Path, progress: Progress = lambda _: None, seconds: float = WALL_SECONDS) -> Vmcore:
+def read_crash(
+    path: Path,
+    progress: Progress = lambda _: None,
+    seconds: float = WALL_SECONDS,
+    vmlinux: Path | None = None,
+    modules: Path | None = None,
+) -> Vmcore:
     """Read whatever `path` is: a dump, a kernel log as text, a folder of pstore files.
+
+    Debug information is used where the user has some, and refused where it belongs to another kernel.
 
     :raises UserError: there is no such file, it cannot be read, or it is neither
     """
@@ -44,7 +53,7 @@ def read_crash(path: Path, progress: Progress = lambda _: None, seconds: float =
     except OSError as error:
         raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
     if head.startswith(_MAGIC) or not head:
-        return _Reading(path, progress).run(seconds)
+        return _Reading(path, progress, _beside(vmlinux, modules)).run(seconds)
     if b"\0" in head and not _is_text(head):
         raise UserError(
             f"{path} is no crash dump", "neither ELF nor kdump by its first bytes, nor text",
@@ -59,11 +68,16 @@ def _is_text(head: bytes) -> bool:
     return odd < len(head) / 50
 
 
+def _beside(vmlinux: Path | None, modules: Path | None) -> list[str]:
+    named = (("vmlinux", vmlinux), ("modules", modules))
+    return [f"--{name}={path}" for name, path in named if path is not None]
+
+
 class _Reading:
     """One dump being read: collects the workers' messages."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._path, self._progress = path, progress
+    def __init__(self, path: Path, progress: Progress, options: Sequence[str] = ()) -> None:
+        self._path, self._progress, self._options = path, progress, options
         self._header: DumpHeader | None = None
         self._parts: dict[str, Any] = {}
         self._ran: list[str] = []
@@ -91,7 +105,7 @@ class _Reading:
     def _work(self, seconds: float) -> str:
         """Run one worker to its end and return how it ended."""
         before = json.dumps({"skip": [*self._ran, *self._skipped], "fields": self._parts}).encode()
-        command = [sys.executable, "-m", "collectors.vmcore.worker", str(self._path)]
+        command = [sys.executable, "-m", "collectors.vmcore.worker", str(self._path), *self._options]
         self._doing = ""
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -176,3 +190,21 @@ def slim(path: Path, out: Path, progress: Progress = lambda _: None) -> tuple[in
     if told is None:
         raise WardroundError(f"{path} could not be slimmed", "the reader ended early")
     return told["size"], told["pages"], told["secrets"]
+
+
+def ask(path: Path, question: Question, seconds: float = 60.0) -> str:
+    """Return the answer to a follow-up question about a dump.
+
+    :raises UserError: the dump cannot be read, or does not hold what was asked for
+    """
+    command = [sys.executable, "-m", "collectors.vmcore.questions", str(path)]
+    try:
+        done = subprocess.run(
+            command, input=question.model_dump_json().encode(), capture_output=True, timeout=seconds, check=False
+        )
+        message = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        raise WardroundError(f"{path} could not be asked", f"the reader ended without an answer ({error})") from None
+    if "refused" in message:
+        raise UserError(**message["refused"])
+    return str(message["answer"])

@@ -1,6 +1,6 @@
 """The process in which a dump is opened: drgn parses hostile files in C, so it runs apart, limited and expendable.
 
-    python -m collectors.vmcore.worker FILE
+    python -m collectors.vmcore.worker FILE [--vmlinux FILE] [--modules FOLDER]
 
 It cannot write files, gains no rights, and ends with its parent. Standard input holds what a worker before it read:
 ``{"skip": [sections], "fields": {…}}``. Standard output is a line of JSON a message: ``{"begin": section}``,
@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
-from collectors.vmcore.open import DAMAGE, Dump, open_dump
+from collectors.vmcore.open import DAMAGE, Beside, Dump, open_dump
 from collectors.vmcore.sections import SECTIONS, Section
 from wardround.errors import UserError
 from wardround.models.vmcore import DumpHeader, Vmcore
@@ -121,11 +121,13 @@ def _sentence(error: BaseException) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)
+    parser.add_argument("--vmlinux", type=Path)
+    parser.add_argument("--modules", type=Path)
     options = parser.parse_args()
     before = json.load(sys.stdin)
     limit()
     try:
-        dump = open_dump(options.file)
+        dump = open_dump(options.file, beside=Beside(options.vmlinux, options.modules))
     except UserError as error:
         tell(refused={"what": error.what, "why": error.why, "do": error.do})
         return 0
