@@ -36,8 +36,8 @@ _REGISTER = re.compile(
     r"\b(R[A-D]X|R[SD]I|R[BS]P|R\d\d|CR[0-4]|x\d{1,2}|sp|EFLAGS)\s?: (?:[0-9a-f]{4}:)?(?:0x)?([0-9a-f]{8,16})\b"
 )
 _CPU = re.compile(
-    r"CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: (?P<pid>\d{1,9})(?:/\d+)? ?Comm: (?P<comm>.{1,64}?)(?: Kdump: loaded)?"
-    r" (?P<taint>Not tainted|Tainted: [A-Z -]+?) *(?P<release>\d+\.\S{1,128})(?: .*)?"
+    r"CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: (?P<pid>\d{1,9})(?:/\d+)? ?Comm: (?P<comm>.{1,64}?)"
+    r"(?: Kdump: loaded)? (?P<taint>Not tainted|Tainted: [A-Z -]+?) *(?P<release>\d+\.\S{1,128})(?: .*)?"
 )
 _CPU_OLD = re.compile(
     r"Pid: (?P<pid>\d{1,9}), comm: (?P<comm>\S{1,64})"

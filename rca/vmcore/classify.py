@@ -18,6 +18,7 @@ from rca.vmcore.playbook import Playbook
 from wardround.ids import Prefix, new_id
 from wardround.models.diagnosis import Culprit, Evidence, Hypothesis, RuledOut, SeverityLevel, Verdict
 from wardround.models.vmcore import Vmcore
+from wardround.redaction import redact
 
 PLAYBOOKS: tuple[Playbook, ...] = (*faulting.PLAYBOOKS, *waiting.PLAYBOOKS, *ending.PLAYBOOKS)
 PRESENT = 0.5  # from here on the cause is told as found
@@ -195,7 +196,7 @@ def _hypothesis(facts: Facts, candidate: _Candidate, p: float, known: tuple[str,
         explains=candidate.playbook.symptoms if p >= PRESENT else (),
         causal_chain=candidate.playbook.chain(facts, candidate.culprit),
         would_confirm=tuple(asks) if not sure else (),
-        headline=headline,
+        headline=redact(headline),
     )
 
 
@@ -218,7 +219,8 @@ def _summary(facts: Facts, hypotheses: Sequence[Hypothesis]) -> str:
         return hypotheses[0].headline
     if facts.panic is None:
         return f"The {facts.source} holds no report of a crash."
-    return f"The kernel stopped ({facts.panic.report or facts.panic.message}); the cause cannot be told from this."
+    stopped = redact(facts.panic.report or facts.panic.message)
+    return f"The kernel stopped ({stopped}); the cause cannot be told from this."
 
 
 def _known_evidence(

@@ -16,6 +16,7 @@ from rca.model import Finding
 from rca.vmcore.story import Suspect, blame, foreign, plain, suspect
 from wardround.models.diagnosis import Culprit, Number
 from wardround.models.vmcore import Anomaly, Certainty, CrashContext, LockCycle, Panic, Report, StackFrame, Task, Vmcore
+from wardround.redaction import redact
 from wardround.shell import command
 
 WaitKind = Literal["mutex", "rwsem", "semaphore", "completion", "io", "rcu", "timer", "event", "running"]
@@ -175,7 +176,8 @@ class Facts:
     def finding(
         self, value: float, statement: str, look_for: str, values: Mapping[str, Number] | None = None, unit: str = "1"
     ) -> Finding:
-        """An answer; figures that `statement` quotes from the kernel's own line are kept with it."""
+        """An answer; figures that `statement` quotes from the kernel's own line are kept with it, secrets are not."""
+        statement = redact(statement)
         held: dict[str, Number] = dict(values or {})
         known = {float(v) for v in held.values() if v is not None}
         for n, figure in enumerate((f for f in numbers(statement) if float(f) not in known), 1):

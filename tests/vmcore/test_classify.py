@@ -104,6 +104,13 @@ def test_onset_is_the_time_of_the_first_report_by_the_clock_that_the_kernel_set(
     assert first.onset == pytest.approx(1795161601 - 1.270114 + 86401.120017)
 
 
+def test_a_secret_in_the_kernels_words_is_not_told() -> None:
+    log = b"[    5.000000] Kernel panic - not syncing: vault: password=hunter2hunter2 refused\n"
+    judged = classify(from_log(log), 0.0)
+    assert "password=" in judged.summary
+    assert "hunter2" not in judged.summary + str([e.statement for e in judged.evidence])
+
+
 def test_a_log_without_a_crash_gives_no_cause() -> None:
     judged = classify(from_log(b"[    0.000000] Linux version 6.1.0\n[    1.000000] all is well\n"), 0.0)
     assert judged.hypotheses == ()

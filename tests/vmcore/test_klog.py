@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from collectors.vmcore import klog
 from collectors.vmcore.fromlog import from_log, read_log
+from rca.vmcore.classify import classify
 from wardround.models.vmcore import Vmcore
 
 LOGS = Path(__file__).parent / "logs"
@@ -135,4 +136,5 @@ _FRAGMENTS = sorted({line for path in LOGS.glob("*.log") for line in path.read_t
 )
 def test_lines_lost_cut_and_out_of_order_are_read(lines: list[str]) -> None:
     vmcore = from_log("\n".join(lines).encode("utf-8", "replace"))
+    assert classify(vmcore, 0.0).summary
     assert all(frame.function for report in vmcore.reports for frame in report.stack)
