@@ -177,6 +177,9 @@ def _deadlock_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Fi
     functions = culprit.label("functions")
     where = f", in {functions}" if functions else ""
     proof = findings["cycle"].statement
+    if ", " not in culprit.name:
+        sure = "" if facts.cycle() is not None else "possibly "
+        return f"{tasks} waits for a lock that it {sure}holds itself{where}: {proof}."
     if facts.cycle() is None:
         return f"{tasks} most likely wait for each other's locks{where}: {proof}."
     return f"{tasks} wait for each other's locks{where}: {proof}."
