@@ -49,7 +49,7 @@ need() {
 # The newest kernel of the series whose image and headers apt can download.
 resolve_kernel() {
     local name
-    for name in $(apt-cache pkgnames "linux-headers-$series" | grep -E "^linux-headers-${series}[.-].*cloud-amd64\$" | sort -rV); do
+    for name in $(apt-cache pkgnames "linux-headers-$series" | grep -E "^linux-headers-${series}[.+-].*cloud-amd64\$" | sort -rV); do
         release=${name#linux-headers-}
         kernel_dir=$out/$release
         root=$kernel_dir/root
