@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -149,3 +149,42 @@ def _address(text: str) -> int:
         return int(text, 16)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no address in hexadecimal") from None
+
+
+@app.command("diff")
+def diff(
+    left: Annotated[Path, typer.Argument(help="A crash dump or the log of a crash.", show_default=False)],
+    right: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    output: Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="Form of the result.")] = "text",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+    debug: opt.Debug = False,
+) -> None:
+    """Say whether two crashes look alike and in what they differ."""
+    import json
+    from dataclasses import asdict
+
+    from cli.diagnose import prepare
+    from cli.interrupt import clean_termination
+    from cli.output import View
+    from cli.progress import Progress
+    from cli.render.words import percent, plain
+    from collectors.vmcore.read import read_crash
+    from rca.vmcore.difference import difference
+
+    prepare(View(quiet=quiet, verbose=verbose), {})
+    with Progress(not quiet) as progress, clean_termination():
+        progress.doing = f"reading {left.name}"
+        one = read_crash(left)
+        progress.doing = f"reading {right.name}"
+        told = difference(one, read_crash(right))
+    if output == "json":
+        typer.echo(json.dumps(asdict(told), indent=2))
+        return
+    shared = " → ".join(reversed(told.shared)) or "no function"
+    typer.echo(f"likeness {percent(told.likeness)}; both stacks hold {plain(shared)}\n")
+    for aspect in told.aspects:
+        if aspect.same and not verbose:
+            continue
+        sign = {True: "=", False: "≠", None: "?"}[aspect.same]
+        typer.echo(f"{sign} {aspect.name}\n    {plain(aspect.left)}\n    {plain(aspect.right)}")
