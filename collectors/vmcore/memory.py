@@ -38,7 +38,7 @@ def read_memory(dump: Dump) -> MemoryUse:
     """Return totals and the largest processes (task address of the leader, bytes resident); slab caches are
     `slab.read_slab`'s. :raises LookupError, FaultError: the counters are not in the dump"""
     prog, page = dump.prog, page_size(dump.info)
-    with_pages = list(zones(prog))
+    with_pages = zones(prog)
     node = _counters(prog, "node_stat_item", "vm_node_stat", _node_differences(prog))
     zone = _counters(prog, "zone_stat_item", "vm_zone_stat", _zone_differences(prog, with_pages))
     total = _word(prog, "_totalram_pages", "totalram_pages")
@@ -92,8 +92,17 @@ def _nodes(prog: Program) -> Iterator[int]:
             yield node
 
 
-def zones(prog: Program) -> Iterator[int]:
-    """Addresses of the zones that have pages."""
+def zones(prog: Program) -> list[int]:
+    """Addresses of the zones that have pages, as far as they can be read."""
+    found: list[int] = []
+    try:
+        found.extend(_zones(prog))
+    except (LookupError, FaultError):
+        pass
+    return found
+
+
+def _zones(prog: Program) -> Iterator[int]:
     data, zone = layout(prog, "struct pglist_data"), layout(prog, "struct zone")
     for node in _nodes(prog):
         first = node + data.at("node_zones")

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from collectors.vmcore.memory import read_memory
 from collectors.vmcore.open import DAMAGE, Dump
+from collectors.vmcore.slab import read_slab
 from collectors.vmcore.vmalloc import read_vmalloc
 from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse
 
@@ -37,22 +39,38 @@ _PARTS = {
 Allocations = Sequence[tuple[str, str, int]]
 
 
-def read_oom(dump: Dump, memory: MemoryUse, caches: Sequence[CacheUse], names: Mapping[int, str]) -> MemoryUse:
-    """Return the account with its caches and ranked holders. `names` are those of tasks by address."""
+def read_oom(dump: Dump, names: Mapping[int, str]) -> MemoryUse:
+    """Return the account with its caches and ranked holders. `names` are those of tasks by address.
+
+    :raises LookupError, FaultError: neither the counters nor the caches can be read
+    """
+    memory = MemoryUse(0)
+    caches: tuple[CacheUse, ...] = ()
+    try:
+        memory = read_memory(dump)
+    except DAMAGE as error:
+        dump.lost["memory"] = f"the counters of memory cannot be read ({error})"
+    try:
+        caches = read_slab(dump)
+    except DAMAGE as error:
+        if not memory.total:
+            raise
+        dump.lost["slab"] = f"the slab caches cannot be read ({error})"
     allocations: Allocations = ()
-    if dict(memory.parts).get("vmalloc", 0) >= _MUCH * memory.total:
+    if dict(memory.parts).get("vmalloc", 0) > _MUCH * memory.total:
         try:
             allocations = read_vmalloc(dump)
         except DAMAGE as error:
             dump.lost["vmalloc callers"] = f"who holds memory of vmalloc cannot be told ({error})"
-    return replace(memory, caches=tuple(caches), holders=holders(memory, caches, allocations, names))
+    return replace(memory, caches=caches, holders=holders(memory, caches, allocations, names))
 
 
 def holders(
     memory: MemoryUse, caches: Sequence[CacheUse], allocations: Allocations, names: Mapping[int, str]
 ) -> tuple[MemoryHolder, ...]:
     """Rank who holds memory; those with less than half a percent are left out."""
-    total = max(memory.total, 1)
+    # without the kernel's total, what is known stands for all
+    total = memory.total or sum(cache.bytes for cache in caches) or 1
     found = [
         *_slab(memory, caches),
         *(_process(address, size, names.get(address, "")) for address, size in memory.largest_tasks),

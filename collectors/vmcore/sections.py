@@ -87,12 +87,17 @@ def _locks(dump: Dump, known: Vmcore) -> Part:
 
 
 def _memory(dump: Dump, known: Vmcore) -> Part:
-    from collectors.vmcore.memory import read_memory
     from collectors.vmcore.oom import read_oom
-    from collectors.vmcore.slab import read_slab
 
     names = {task.address: task.name for task in known.tasks}
-    return {"memory": read_oom(dump, read_memory(dump), read_slab(dump), names)}
+    return {"memory": read_oom(dump, names)}
+
+
+def _work(dump: Dump, known: Vmcore) -> Part:
+    from collectors.vmcore.modules import address_map
+    from collectors.vmcore.work import read_work
+
+    return {"work": read_work(dump, address_map(dump))}
 
 
 def _anomalies(dump: Dump, known: Vmcore) -> Part:
@@ -118,5 +123,6 @@ SECTIONS: tuple[Section, ...] = (
     Section("panic", _panic),
     Section("locks", _locks),
     Section("memory", _memory),
+    Section("work", _work),
     Section("anomalies", _anomalies),
 )
