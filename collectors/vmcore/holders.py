@@ -79,16 +79,18 @@ class Clues:
         self, lock: Lock, task: Task, outer: Sequence[StackFrame], words: NDArray[np.uint64], base: int
     ) -> Clue | None:
         """A clue by the words of a task's stack: they hold the lock's address, or that of the object it is part of."""
-        offsets = [lock.address - address for address in (lock.address, base) if (words == np.uint64(address)).any()]
-        if not offsets:
+        exact = bool((words == np.uint64(lock.address)).any())
+        if not exact and not (words == np.uint64(base)).any():
             return None
-        kept, offset = "its address", None
-        if offsets[0]:
-            kept, offset = "the address of what it is part of", offsets[0]
-        for frame in outer[:_MOST_FRAMES]:
-            if frame.address is not None and self.code.takes_at(frame.address, lock.kind, offset):
-                text = f"the stack of {task.name} keeps {kept}, and {frame.name} takes a {lock.kind} before that point"
-                return Clue(task.address, "inferred", text)
+        kept = "its address" if exact else "the address of what it is part of"
+        # Where a function reaches for a lock as far into an object as this one lies, it is likely this one.
+        offset = lock.address - base if base != lock.address else None
+        tries = ([offset] if offset is not None else []) + ([None] if exact else [])
+        for wanted in tries:
+            for frame in outer[:_MOST_FRAMES]:
+                if frame.address is not None and self.code.takes_at(frame.address, lock.kind, wanted):
+                    text = f"the stack of {task.name} keeps {kept}, and {frame.name} takes a {lock.kind} before that"
+                    return Clue(task.address, "inferred", text)
         return Clue(task.address, "hint", f"the stack of {task.name} keeps {kept}")
 
 

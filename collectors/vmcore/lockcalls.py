@@ -28,9 +28,12 @@ _CALL_SIZE = 5
 _APART = 48  # bytes between the load of a lock's address and the call it is meant for
 _ARGUMENT_APART = 16
 _NEAR = 1 << 20  # a module's functions lie this near to each other
-# Instructions that put the first argument of a call into rdi: lea with 8 and 32 bits of offset, mov from a register
-_LEA_SMALL = rb"[\x48\x49]\x8d(?:[\x78-\x7b\x7d-\x7f]|\x7c\x24)"
-_LEA_LARGE = rb"[\x48\x49]\x8d(?:[\xb8-\xbb\xbd-\xbf]|\xbc\x24)"
+# The operands' byte of a lea, for an offset of 8 and of 32 bits: into rdi, into any register; where the base is rsp or
+# r12 one byte more follows. Then: mov from a register to rdi.
+_RDI = (rb"[\x78-\x7b\x7d-\x7f]", rb"[\xb8-\xbb\xbd-\xbf]")
+_RDI_SIB = (rb"\x7c", rb"\xbc")
+_ANY = (rb"[\x40-\x7f]", rb"[\x80-\xbf]")
+_ANY_SIB = (rb"[\x44\x4c\x54\x5c\x64\x6c\x74\x7c]", rb"[\x84\x8c\x94\x9c\xa4\xac\xb4\xbc]")
 _MOVE = rb"[\x48\x4c]\x89[\xc7\xcf\xd7\xdf\xe7\xef\xf7]"
 
 _SPINNING = [f"_raw_{kind}" for kind in ("spin", "read", "write")]
@@ -89,17 +92,24 @@ class Function:
         return places
 
     def argument_at(self, call: int, offset: int) -> bool:
-        """Whether the first argument of a call is a register plus an offset: ``lea 0x40(%rbx),%rdi``, ``add
-        $0x40,%rdi``, or ``mov %rbx,%rdi`` for 0."""
+        """Whether the first argument of a call is what a register points to plus an offset: ``lea 0x40(%rbx),%rdi``,
+        ``add $0x40,%rdi``; or ``mov %rbp,%rdi`` with, for another offset than 0, ``lea 0x40(%rdi),%rbp`` before."""
         before = self.text[max(call - _ARGUMENT_APART, 0) : call]
-        if offset == 0:
-            return re.search(_MOVE, before) is not None
-        small = struct.pack("<b", offset) if offset < 128 else None
-        large = struct.pack("<i", offset) if offset < 1 << 31 else b""
-        forms = [_LEA_LARGE + re.escape(large), rb"\x48\x81\xc7" + re.escape(large)] if large else []
-        if small:
-            forms += [_LEA_SMALL + re.escape(small), rb"\x48\x83\xc7" + re.escape(small)]
-        return any(re.search(form, before, re.DOTALL) for form in forms)
+        if _added(before, offset, _RDI, _RDI_SIB):
+            return True
+        moved = re.search(_MOVE, before, re.DOTALL) is not None
+        return moved and (offset == 0 or _added(self.text[:call], offset, _ANY, _ANY_SIB))
+
+
+def _added(text: bytes, offset: int, registers: tuple[bytes, bytes], sib: tuple[bytes, bytes]) -> bool:
+    """Whether a lea with this offset, or an addition of it to rdi, is in a text. The offset takes 8 bits or 32."""
+    if not 0 < offset < 1 << 31:
+        return False
+    wide = offset >= 128
+    value = re.escape(struct.pack("<i" if wide else "<b", offset))
+    lea = rb"[\x48\x49\x4c\x4d]\x8d(?:" + registers[wide] + rb"|" + sib[wide] + rb"\x24)" + value
+    add = (rb"\x48\x81\xc7" if wide else rb"\x48\x83\xc7") + value
+    return re.search(lea, text, re.DOTALL) is not None or re.search(add, text, re.DOTALL) is not None
 
 
 class Code:

@@ -81,10 +81,10 @@ def certainty_of(lock: Lock, holder: int) -> Certainty:
 def cycles(locks: Iterable[Lock]) -> tuple[LockCycle, ...]:
     """Find the cycles, the surest and shortest first; no task stands in two. Those behind one are its bystanders."""
     graph = Graph.of(locks)
-    found = {frozenset(cycle): cycle for task in _core(graph) if (cycle := _shortest(graph, task))}
+    found = {frozenset(way): way for task in _core(graph) if (way := _shortest(graph, task))}
     chosen: list[LockCycle] = []
     taken: set[int] = set()
-    made = [_cycle(graph, cycle) for cycle in found.values()]
+    made = [_cycle(graph, way) for way in found.values()]
     for cycle in sorted(made, key=lambda c: (_RANK[c.certainty], len(c.tasks), c.tasks)):
         if taken.isdisjoint(cycle.tasks):
             chosen.append(cycle)

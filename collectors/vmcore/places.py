@@ -9,20 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drgn import Program
-from drgn.helpers.linux.slab import slab_object_info
 
 from collectors.vmcore.open import DAMAGE
+from collectors.vmcore.slabs import slabs
 
 _FARTHEST = 1 << 20  # symbols have no sizes here: what lies farther behind one is not part of it
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`name` as ``symbol+0x10``, empty where nothing is known; `base` where the variable or object begins."""
+    """`name` as ``symbol+0x10`` or ``kmalloc-64 object 0xffff…+0x10``, empty where nothing is known; `base` where the
+    variable or object begins."""
 
     name: str
     base: int
-    variable: bool = False
 
 
 def place_of(prog: Program, address: int) -> Place:
@@ -38,12 +38,13 @@ def place_of(prog: Program, address: int) -> Place:
     else:
         offset = address - symbol.address
         if symbol.address and offset < _FARTHEST:
-            return Place(f"{symbol.name}+{offset:#x}" if offset else symbol.name, symbol.address, True)
+            return Place(f"{symbol.name}+{offset:#x}" if offset else symbol.name, symbol.address)
     try:
-        info = slab_object_info(prog, address)
-        if info is not None:
-            cache = info.slab_cache.name.string_().decode("ascii", "replace")
-            return Place(f"slab object {info.address:#x} ({cache})+{address - info.address:#x}", info.address)
+        found = slabs(prog).find(address)
     except DAMAGE:
-        pass
-    return Place("", address)
+        found = None
+    if found is None:
+        return Place("", address)
+    offset, state = address - found.address, "freed " if found.free else ""
+    inside = f"+{offset:#x}" if offset else ""
+    return Place(f"{state}{found.cache.name} object {found.address:#x}{inside}", found.address)

@@ -11,7 +11,7 @@ Cost: 1 ms a task on a CPU; the tasks that sleep are not looked at unless a lock
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from drgn import Object, Program, StackTrace, offsetof
@@ -54,7 +54,7 @@ class Spinner:
 def read_spins(prog: Program, tasks: Sequence[Task], stacks: Stacks, clues: Clues) -> tuple[Lock, ...]:
     """Return the spinlocks that tasks on CPUs spin for."""
     busy = [task for task in tasks if task.on_cpu and task.pid]
-    spinners = [spinner for task in busy if (spinner := _spinner(prog, task)) is not None]
+    spinners = [spinner for task in busy if (spinner := _spinner(prog, task, stacks)) is not None]
     finder = _Holders(prog, busy, {s.task.address: s for s in spinners}, stacks, clues)
     by_lock: dict[int, list[Spinner]] = {}
     for spinner in spinners:
@@ -62,7 +62,7 @@ def read_spins(prog: Program, tasks: Sequence[Task], stacks: Stacks, clues: Clue
     return tuple(finder.lock(address, waiting) for address, waiting in by_lock.items())
 
 
-def _spinner(prog: Program, task: Task) -> Spinner | None:
+def _spinner(prog: Program, task: Task, stacks: Stacks) -> Spinner | None:
     try:
         trace = prog.stack_trace(Object(prog, "struct task_struct *", value=task.address))
         names = [bare(frame.name or "") for frame in trace]
@@ -81,19 +81,22 @@ def _spinner(prog: Program, task: Task) -> Spinner | None:
                 lock -= offsetof(prog.type("struct qrwlock"), "wait_lock")
                 shared = True
             outside += 1
-        outer, sp = _outer(task, trace, outside)
+        outer, sp = _outer(task, trace, outside, stacks)
         return Spinner(task, lock, shared, certainty, outer, sp)
     except DAMAGE:
         return None
 
 
-def _outer(task: Task, trace: StackTrace, first: int) -> tuple[tuple[StackFrame, ...], int]:
-    """The task's frames from one of the trace on, by their addresses, and the stack pointer there."""
+def _outer(task: Task, trace: StackTrace, first: int, stacks: Stacks) -> tuple[tuple[StackFrame, ...], int]:
+    """The task's frames from one of the trace on, by their addresses, and the first stack pointer among them that is on
+    the task's own stack: interrupts have stacks of their own."""
     if first >= len(trace):
         return (), 0
-    pcs = [frame.address for frame in task.stack]
+    addresses = [frame.address for frame in task.stack]
     pc = trace[first].pc
-    return (task.stack[pcs.index(pc) :] if pc in pcs else (), trace[first].sp)
+    pointers = (trace[number].sp for number in range(first, len(trace)))
+    own = next((pointer for pointer in pointers if stacks.holds(task.address, pointer)), 0)
+    return (task.stack[addresses.index(pc) :] if pc in addresses else (), own)
 
 
 def _address(prog: Program, trace: StackTrace, at: int, shared: bool) -> tuple[int, Certainty] | None:
@@ -146,7 +149,6 @@ class _Holders:
         self, prog: Program, busy: list[Task], spinners: dict[int, Spinner], stacks: Stacks, clues: Clues
     ) -> None:
         self.prog, self.busy, self.spinners, self.stacks, self.clues = prog, busy, spinners, stacks, clues
-        self.alone = len(busy) == 1
 
     def lock(self, address: int, waiting: list[Spinner]) -> Lock:
         place = place_of(self.prog, address)
@@ -158,29 +160,35 @@ class _Holders:
             waiters=tuple(spinner.task.address for spinner in waiting),
             state=describe(word, waiting[0].shared),
         )
-        found = [clue for task in self.busy if (clue := self._of(lock, task, place.base)) is not None]
+        waiters = {spinner.task.address for spinner in waiting}
+        found = self._clues(lock, (task for task in self.busy if task.address not in waiters), place.base)
+        # Where nobody else on a CPU knows the lock, one of those that spin for it has taken it before.
+        found += self._clues(lock, (spinner.task for spinner in waiting), place.base, shared=bool(found))
         if not found:
-            found = [c for c in self.clues.holders(lock) if c.certainty == "inferred"]
-        # Who spins for another lock has more to show than who spins for this one.
-        found.sort(key=lambda c: (c.certainty == "hint", c.task in lock.waiters))
+            found = [clue for clue in self.clues.holders(lock) if clue.certainty == "inferred"]
         if found:
-            best = found[0]
+            best = min(found, key=lambda clue: clue.certainty == "hint")
             return replace(lock, owner=best.task, holders=(best.task,), certainty=best.certainty, clue=best.text)
         others = len(self.busy) - len(waiting)
         why = "no other CPU runs a task" if not others else f"{others} other CPUs run tasks that do not name it"
         return replace(lock, clue=f"holder not known: {why}; it may never have been released")
 
-    def _of(self, lock: Lock, task: Task, base: int) -> Clue | None:
-        spinner = self.spinners.get(task.address)
-        outer = spinner.outer if spinner else task.stack
-        clue = self.clues.by_code(lock, task, outer)
-        if clue is not None or spinner is None:
-            return clue
-        clue = self.clues.by_stack(lock, task, outer, self.stacks.above(task.address, spinner.outer_sp), base)
-        if clue is None or task.address not in lock.waiters:
-            return clue
-        # Its callers know the lock that they handed down, taken or not: alone that says nothing, beside a call that
-        # takes some spinlock little, and enough where nobody else runs.
-        if clue.certainty == "hint":
-            return None
-        return clue if self.alone else replace(clue, certainty="hint")
+    def _clues(self, lock: Lock, tasks: Iterable[Task], base: int, shared: bool = False) -> list[Clue]:
+        """Clues for tasks on CPUs. Callers know a lock that they handed down to where it is spun for, taken or not: a
+        spinner's own stack says nothing by its words alone, and little (`shared`) where another task knows it too."""
+        found = []
+        for task in tasks:
+            own = task.address in lock.waiters
+            spinner = self.spinners.get(task.address)
+            outer = spinner.outer if spinner else task.stack
+            clue = self.clues.by_code(lock, task, outer)
+            if clue is None and (stack := self.stacks.base.get(task.address)) is not None:
+                words = self.stacks.above(task.address, spinner.outer_sp if spinner else stack)
+                clue = self.clues.by_stack(lock, task, outer, words, base)
+                if clue is not None and own:
+                    if clue.certainty == "hint":
+                        continue
+                    clue = replace(clue, certainty="hint") if shared else clue
+            if clue is not None:
+                found.append(clue)
+        return found

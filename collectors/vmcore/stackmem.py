@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from drgn import Program, offsetof, sizeof
+from drgn import Program, sizeof
 from numpy.typing import NDArray
 
+from collectors.vmcore.layout import layout
 from collectors.vmcore.open import DAMAGE
 from collectors.vmcore.words import words
 
@@ -34,8 +35,7 @@ class Stacks:
     @classmethod
     def of(cls, prog: Program, tasks: Iterable[int]) -> Stacks:
         """Find the stacks of tasks; one that cannot be read is left out."""
-        task = prog.type("struct task_struct")
-        stack_at = offsetof(task, "stack")
+        stack_at = layout(prog, "struct task_struct").at("stack")
         memory = words(prog)
         base = {}
         for address in tasks:
@@ -82,23 +82,20 @@ class Stacks:
 def _size(prog: Program) -> int:
     for end in ("__end_init_task", "__end_init_stack"):
         try:
-            size = prog.symbol(end).address - prog.symbol("init_stack").address
+            size: int = prog.symbol(end).address - prog.symbol("init_stack").address
         except LookupError:
             continue
         if 4096 <= size <= _MOST and size & (size - 1) == 0:
             return size
     try:
-        return sizeof(prog.type("union thread_union"))
+        size = sizeof(prog.type("union thread_union"))
     except LookupError:
         return _USUAL_SIZE
+    return size
 
 
 def _saved_pointer(prog: Program) -> int | None:
     """Where a task keeps the stack pointer while it does not run: x86, then arm64 and riscv."""
-    task = prog.type("struct task_struct")
-    for member in ("thread.sp", "thread.cpu_context.sp"):
-        try:
-            return offsetof(task, member)
-        except (LookupError, AttributeError, TypeError):
-            continue
-    return None
+    shape = layout(prog, "struct task_struct")
+    member = shape.has("thread.sp", "thread.cpu_context.sp")
+    return shape.at(member) if member else None

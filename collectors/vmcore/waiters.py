@@ -43,16 +43,13 @@ _COMPLETION = """wait_for_common wait_for_common_io __wait_for_common do_wait_fo
     wait_for_completion_io wait_for_completion_timeout wait_for_completion_io_timeout wait_for_completion_killable
     wait_for_completion_interruptible wait_for_completion_killable_timeout
     wait_for_completion_interruptible_timeout wait_for_completion_state"""
-WAITING: dict[str, LockKind] = {
-    name: kind
-    for kind, names in (
-        ("mutex", _MUTEX),
-        ("rwsem", _RWSEM),
-        ("semaphore", _SEMAPHORE),
-        ("completion", _COMPLETION),
-    )
-    for name in names.split()
-}
+_NAMES: tuple[tuple[LockKind, str], ...] = (
+    ("mutex", _MUTEX),
+    ("rwsem", _RWSEM),
+    ("semaphore", _SEMAPHORE),
+    ("completion", _COMPLETION),
+)
+WAITING: dict[str, LockKind] = {name: kind for kind, names in _NAMES for name in names.split()}
 
 
 @dataclass(frozen=True, slots=True)
