@@ -97,7 +97,7 @@ def each_node(prog: Program, head: int, most: int = MOST_NODES) -> Iterator[int]
     seen, memory = {head, 0}, words(prog)
     try:
         node = memory.u64(head)
-        while node not in seen and len(seen) <= most:
+        while node not in seen and len(seen) < most + 2:
             yield node
             seen.add(node)
             node = memory.u64(node)

@@ -10,6 +10,7 @@ Cost: 5 ms with 60 tasks, 12 µs for each further process.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from drgn import FaultError, Program
 
@@ -95,10 +96,8 @@ def _nodes(prog: Program) -> Iterator[int]:
 def zones(prog: Program) -> list[int]:
     """Addresses of the zones that have pages, as far as they can be read."""
     found: list[int] = []
-    try:
+    with suppress(LookupError, FaultError):
         found.extend(_zones(prog))
-    except (LookupError, FaultError):
-        pass
     return found
 
 

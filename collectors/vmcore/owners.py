@@ -53,7 +53,7 @@ class Owners:
 
 
 @dataclass(frozen=True, slots=True)
-class _Holder:
+class Holder:
     """A module's variable: `direct` where it holds the cache, else `pointer` is of one of its objects."""
 
     name: str
@@ -79,13 +79,13 @@ class OwnerFinder:
         table, starts = self._sample(cache)
         found = self._pointing(table)
         allocators = self._allocators(cache, starts)
-        variables = self._variables.get(cache.address, ())
+        variables = self.holders(cache)
         module = _of_most(allocators, len(starts)) or _of_most(found, len(table))
         certainty: Certainty = "derived"
         behind = Counter[tuple[str, str]]()
         if not module and not any(count >= _ENOUGH * len(table) for count in found.values()):
             behind = self._behind(table)
-            module = _of_most(behind, min(len(table), _FOLLOWED)) or self._reaching(cache, variables)
+            module = _of_most(behind, min(len(table), _FOLLOWED)) or self.reaching(cache, variables)
             certainty = "inferred" if module else certainty
         if not module and cache.users == 1:
             module = next((one.module for one in variables if one.direct), "")
@@ -177,11 +177,11 @@ class OwnerFinder:
 
     # --- variables of modules ---
 
-    def _held(self) -> dict[int, tuple[_Holder, ...]]:
+    def _held(self) -> dict[int, tuple[Holder, ...]]:
         """Variables of modules that hold a cache or an object of one, by the cache's address; caches first."""
         caches = np.fromiter(self._slabs.caches, np.uint64)
         low, high = np.uint64(self._pages.direct), np.uint64(self._pages.address(self._last()))
-        found: dict[int, list[_Holder]] = {}
+        found: dict[int, list[Holder]] = {}
         left = _MOST_POINTERS
         for region in self._areas.regions:
             if not region.module or region.part != "data":
@@ -194,10 +194,14 @@ class OwnerFinder:
                 owner = value if direct[index] else self._cache_at(value)
                 name, module = self._symbol(region.start + 8 * index)
                 if owner is not None and name != _KERNELS_OWN:
-                    found.setdefault(owner, []).append(_Holder(name, module, bool(direct[index]), value))
+                    found.setdefault(owner, []).append(Holder(name, module, bool(direct[index]), value))
         return {address: tuple(sorted(held, key=lambda one: not one.direct)) for address, held in found.items()}
 
-    def _reaching(self, cache: Cache, variables: Iterable[_Holder]) -> str:
+    def holders(self, cache: Cache) -> tuple[Holder, ...]:
+        """Return the variables of modules that hold a cache or one of its objects."""
+        return self._variables.get(cache.address, ())
+
+    def reaching(self, cache: Cache, variables: Iterable[Holder]) -> str:
         """The module from whose variables most of a cache's objects are reached: lists, trees and chains of them."""
         wanted = min(_MOST_REACHED, _ENOUGH * self._slabs.usage(cache).active)
         starts: dict[str, list[int]] = {}
