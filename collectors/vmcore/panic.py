@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from drgn import Object
 
@@ -33,6 +34,11 @@ _MOST_FREED = 3
 # Their stack passes no fault: what an interrupt or a user's page fault interrupted has no part in them.
 _NO_FAULT = frozenset(("oom", "hung_task", "sysrq", "requested", "stack_protector", "rcu_stall", "unknown"))
 _ACCESSES = frozenset(("null_pointer", "bad_pointer", "general_protection", "stack_overflow", "double_fault"))
+# Where a register that points to a freed object may be the cause, and not only what was left in it.
+_FREED = frozenset(
+    ("bad_pointer", "general_protection", "list_corruption", "refcount", "slab_corruption", "use_after_free")
+)
+_PLAIN = ("kernel", "error", "null")  # addresses that no freed object held as poison
 _REPEATED = 3  # times a function must stand in a stack to be the recursion that filled it
 _PANIC = re.compile(r"Kernel panic - not syncing: ?(.*)")
 # Lines that say how it ended where there was no panic() (crash kernels start from the oops itself), best first.
@@ -114,6 +120,8 @@ class _Reader:
             if kind not in _ACCESSES:
                 address, access = None, ""
             context = self._context(stack, registers, address, access, operand)
+            if kind in _FREED and (address is None or classify(address) not in _PLAIN):
+                context = self._with_freed(context)
         where = self._where(kind, at if kind == shown else None, stack)
         return Panic(
             message=self._message(),
@@ -170,8 +178,6 @@ class _Reader:
         told = [pointers.explain(address)] if address is not None else []
         if address is not None and operand is not None and operand.address(registers) == address:
             told.append(_through(operand, registers))
-        freed = list(pointers.freed(registers))[:_MOST_FREED]
-        told += [f"{name} points to {what}" for name, what in freed]
         known = self.addresses.is_code(frame.address or 0)
         return CrashContext(
             registers=registers
@@ -184,6 +190,12 @@ class _Reader:
             access=access,
             repaired=stack.repaired,
         )
+
+    def _with_freed(self, context: CrashContext) -> CrashContext:
+        """Add which registers point to freed objects."""
+        found = islice(Pointers(self.dump, self.addresses).freed(context.registers), _MOST_FREED)
+        told = [f"{name} points to {what}" for name, what in found]
+        return replace(context, meaning="; ".join(one for one in (context.meaning, *told) if one))
 
     def _where(self, kind: str, at: int | None, stack: Stack) -> StackFrame | None:
         """The function the report is about: of the fault, the recursion, the caller of panic() or of a check.

@@ -146,9 +146,24 @@ class Unwinder:
 def unwinder(dump: Dump) -> Unwinder:
     """Return a dump's unwinder, made once: it keeps the frames it has described."""
     if "wardround_unwinder" not in dump.prog.cache:
-        dump.prog.cache["wardround_unwinder"] = Unwinder(dump, address_map(dump))
+        addresses = address_map(dump)
+        _cover_initialisation(dump, addresses)
+        dump.prog.cache["wardround_unwinder"] = Unwinder(dump, addresses)
     made: Unwinder = dump.prog.cache["wardround_unwinder"]
     return made
+
+
+def _cover_initialisation(dump: Dump, addresses: AddressMap) -> None:
+    """Let drgn unwind through modules that are still being initialised: it leaves that code out of their ranges."""
+    code: dict[str, list[tuple[int, int]]] = {}
+    for region in addresses.regions:
+        if region.module and region.part == "code":
+            code.setdefault(region.module, []).append((region.start, region.end))
+    for module in dump.prog.modules():
+        known = list(module.address_ranges or ())
+        more = [(start, end) for start, end in code.get(module.name, ()) if not any(a <= start < b for a, b in known)]
+        if known and more:
+            module.address_ranges = [*known, *more]
 
 
 # Members of x86-64's struct pt_regs that the unwinder may need again, and the registers they save
@@ -175,7 +190,18 @@ def _follows_call(before: bytes) -> bool:
     """Whether the seven bytes before an address end in a call: direct (e8), or through a register or memory (ff /2)."""
     if before[2] == 0xE8:
         return True
-    return any(before[7 - k] == 0xFF and before[8 - k] >> 3 & 7 == 2 for k in (2, 3, 4, 6, 7))
+    calls = (before[at:] for at in range(6) if before[at] == 0xFF and before[at + 1] >> 3 & 7 == 2)
+    return any(len(call) == _call_size(call) for call in calls)
+
+
+def _call_size(call: bytes) -> int:
+    """The length of an indirect call by its ModRM byte: with an index byte, with a displacement of one or four."""
+    mode, low = call[1] >> 6, call[1] & 7
+    if mode == 3:
+        return 2
+    index = low == 4
+    wide = mode == 2 or (mode == 0 and (low == 5 or (index and len(call) > 2 and call[2] & 7 == 5)))
+    return 2 + index + (4 if wide else mode)
 
 
 def _locals(raw: DrgnFrame) -> tuple[tuple[str, str], ...]:

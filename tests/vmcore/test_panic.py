@@ -146,3 +146,16 @@ def test_a_lockup_shows_what_the_watchdog_interrupted(vmcores: Vmcores, series: 
     assert told.stack[at].function == "native_queued_spin_lock_slowpath"
     assert told.context is not None
     assert told.context.address is None
+
+
+@SERIES
+def test_a_fault_while_a_module_is_initialised_is_unwound_through_code_freed_later(
+    vmcores: Vmcores, series: str
+) -> None:
+    told = panic(vmcores, "initfault", series)
+    expected = vmcores.get("initfault", series).expected
+    at = next(n for n, frame in enumerate(told.stack) if frame.exception)
+    assert [plain(frame.function) for frame in told.stack[at : at + 4]] == expected["calls"]
+    assert told.module == told.stack[at + 1].module == expected["module"]
+    assert told.context is not None
+    assert told.context.access == "write"
