@@ -135,7 +135,7 @@ class Btf:
     def _heads(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
         """(name offsets, kinds) of all records."""
         words = np.frombuffer(self.words, np.uint32)
-        return words[self.starts], words[self.starts + 1] >> 24 & 0x1F
+        return words[self.starts], (words[self.starts + 1] >> 24 & 0x1F).astype(np.uint32)
 
     def _offset_of(self, name: str) -> list[int]:
         """Offsets of a string: its own entry, and one of the base, which a module's records may name too."""

@@ -121,9 +121,9 @@ def _structure(prog: Program, name: str, address: int) -> str:
             type_ = prog.type(f"{kind} {name}")
         except LookupError:
             continue
-        return Object(prog, type_, address=address).format_(columns=110, dereference=False)
+        return str(Object(prog, type_, address=address).format_(columns=110, dereference=False))
     try:
-        return Object(prog, prog.type(name), address=address).format_(columns=110, dereference=False)
+        return str(Object(prog, prog.type(name), address=address).format_(columns=110, dereference=False))
     except LookupError:
         raise UserError(
             f"the dump knows no type {name}", "the kernel's own type information does not hold it", ""

@@ -48,7 +48,7 @@ class Pages:
         prog.add_memory_segment(0, _PHYSICAL_SPACE, self._read, physical=True)
 
     def _read(self, address: int, count: int, offset: int, physical: bool) -> bytes:
-        data = self._raw.read(address, count, physical=True)
+        data: bytes = self._raw.read(address, count, physical=True)
         self.touched.update(range(address // PAGE, (address + count - 1) // PAGE + 1))
         return data
 
@@ -67,7 +67,7 @@ class Pages:
     def content(self, page: int) -> bytes:
         """A page that the dump holds in part only is filled up with zeros."""
         try:
-            return self._raw.read(page * PAGE, PAGE, physical=True)
+            return bytes(self._raw.read(page * PAGE, PAGE, physical=True))
         except FaultError:
             return bytes(PAGE)
 

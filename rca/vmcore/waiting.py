@@ -49,13 +49,13 @@ def _by_module(facts: Facts, task: Task) -> str:
 
 
 def _together(facts: Facts, tasks: list[Task]) -> Culprit:
-    """Several tasks as one culprit: named together, the pid of the first."""
+    """Several tasks as one culprit: it bears the name and pid of the first, its labels tell all of them."""
     functions = list(dict.fromkeys(name for task in tasks if (name := _caller(facts, task))))
     modules = list(dict.fromkeys(name for task in tasks if (name := _by_module(facts, task))))
     labels = [("tasks", ", ".join(task.name for task in tasks))]
     labels += [("functions", ", ".join(functions))] if functions else []
     labels += [("module", ", ".join(modules))] if modules else []
-    return Culprit("kernel_task", ", ".join(t.comm for t in tasks), tasks[0].pid, tuple(labels))
+    return Culprit("kernel_task", tasks[0].comm, tasks[0].pid, tuple(labels))
 
 
 # --- deadlock
@@ -177,7 +177,7 @@ def _deadlock_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Fi
     functions = culprit.label("functions")
     where = f", in {functions}" if functions else ""
     proof = findings["cycle"].statement
-    if ", " not in culprit.name:
+    if ", " not in tasks:
         sure = "" if facts.cycle() is not None else "possibly "
         return f"{tasks} waits for a lock that it {sure}holds itself{where}: {proof}."
     if facts.cycle() is None:

@@ -46,7 +46,7 @@ def judge(path: Path) -> Judgement:
         ("kasan_interleaved_6.6", "kernel.memory_corruption", "lease_expire", "leasedb"),
         ("slub_poison_6.1", "kernel.memory_corruption", "prb_close_window", "probebuf"),
         ("double_fault_5.15", "kernel.memory_corruption", "idx_visit_node", "treeidx"),
-        ("mutex_owners_6.18", "kernel.deadlock", "tape_load, tape_eject", "tapelib"),
+        ("mutex_owners_6.18", "kernel.deadlock", "tape_load", "tapelib"),
         ("io_hang_behind_lock_6.1", "kernel.hung_task", "backupd", "xfs"),
         ("rcu_stall_6.1", "kernel.lockup", "mtr_poll_ready", "meterdrv"),
         ("oom_tasks_6.1", "kernel.out_of_memory", "anonymous memory of tasks", None),
@@ -96,7 +96,7 @@ def test_a_guessed_cycle_is_never_confirmed() -> None:
     assert (first.fault, first.verdict) == ("kernel.deadlock", "likely")
     assert first.would_confirm
     owned = judge(LOGS / "mutex_owners_6.18.log").hypotheses[0]
-    assert "tape_status" not in owned.culprit.name
+    assert "tape_status" not in (owned.culprit.label("tasks") or "")
 
 
 def test_onset_is_the_time_of_the_first_report_by_the_clock_that_the_kernel_set() -> None:
@@ -140,7 +140,7 @@ def test_a_cycle_read_from_a_dump_is_confirmed_without_its_bystanders() -> None:
         ran=("vmcore.locks",),
     )
     first = classify(vmcore, 0.0).hypotheses[0]
-    assert (first.fault, first.verdict, first.culprit.name) == ("kernel.deadlock", "confirmed", "post, audit")
+    assert (first.fault, first.verdict, first.culprit.name) == ("kernel.deadlock", "confirmed", "post")
 
 
 def test_without_a_cycle_in_the_dump_the_root_blocker_is_the_culprit() -> None:
@@ -215,5 +215,6 @@ def test_logs_of_real_crashes(log: Path, expected: dict[str, Any]) -> None:
         assert (first.culprit.name, first.culprit.label("module")) == (expected["function"], expected["module"])
     elif first.culprit.kind == "kernel_task":
         # bystanders cannot be told from members without the dump
-        assert set(expected["tasks"]) <= set(first.culprit.name.split(", "))
+        assert first.culprit.name in expected["tasks"] + expected.get("bystanders", [])
+        assert all(f"{task} (pid" in (first.culprit.label("tasks") or first.headline) for task in expected["tasks"])
         assert first.culprit.label("module") == expected["module"]
