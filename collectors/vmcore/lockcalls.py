@@ -117,6 +117,7 @@ class Code:
 
     def __init__(self, prog: Program) -> None:
         self.prog = prog
+        self._at: dict[int, Function | None] = {}
         self._functions: dict[tuple[int, int], Function | None] = {}
         self._calls: dict[tuple[int, int, LockKind], list[tuple[int, bool]]] = {}
         self._named = {kind: self._addresses(kind) for kind in TAKES}
@@ -134,10 +135,12 @@ class Code:
 
     def function(self, pc: int) -> Function | None:
         """Return the function that a frame is in, up to the frame's address."""
-        try:
-            return self._text(self.prog.symbol(pc - 1).address, pc)
-        except LookupError:
-            return None
+        if pc not in self._at:
+            try:
+                self._at[pc] = self._text(self.prog.symbol(pc - 1).address, pc)
+            except LookupError:
+                self._at[pc] = None
+        return self._at[pc]
 
     def _text(self, start: int, end: int) -> Function | None:
         key = start, end

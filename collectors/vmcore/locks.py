@@ -24,6 +24,7 @@ from collectors.vmcore.words import words
 from wardround.models.vmcore import Lock, LockCycle, RootBlocker, Task
 
 _FLAGS = 7
+_MOST_SEARCHED = 32  # locks whose holders clues are looked for, each by a look at every task: 10 ms with 1,500 tasks
 _WRITE_LOCKED, _READER_SHIFT, _READFAIL = 1, 8, 1 << 63
 
 
@@ -46,6 +47,7 @@ def read_locks(dump: Dump, tasks: Sequence[Task]) -> LockFindings:
     scan = Scan(dump.prog, stacks)
     found = scan.run(tasks)
     reader = _Reader(dump, tasks, stacks)
+    found.sort(key=lambda waits: -len(waits.tasks))
     asleep = _with_neighbours([reader.lock(waits) for waits in found], reader.tasks)
     locks = (*asleep, *read_spins(dump.prog, tasks, stacks, reader.clues))
     return LockFindings(
@@ -64,6 +66,7 @@ class _Reader:
         self.tasks: Mapping[int, Task] = {task.address: task for task in tasks}
         self.clues = Clues(dump.prog, tasks, stacks)
         self.enders = Enders(dump.prog, tasks)
+        self._searches = _MOST_SEARCHED
 
     def lock(self, waits: Waits) -> Lock:
         lock = Lock(waits.kind, waits.lock, symbol=self._name(waits.lock), waiters=waits.tasks)
@@ -114,7 +117,8 @@ class _Reader:
 
     def _inferred(self, lock: Lock, remembered: int, most: int | None) -> Lock:
         """A lock that does not say who holds it: the task it remembers, and those that clues point to."""
-        found = self.clues.holders(lock, remembered)[:most]
+        found = self.clues.holders(lock, remembered)[:most] if self._searches > 0 else []
+        self._searches -= 1
         if found and (found[0].certainty != "hint" or remembered not in self.tasks):
             sure = found[0].certainty
             holders = tuple(one.task for one in found if one.certainty == sure)
