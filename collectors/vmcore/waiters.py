@@ -116,9 +116,9 @@ def shapes_of(prog: Program) -> dict[LockKind, Shape]:
 class Scan:
     """Looks for waiters on stacks. `unsolved` are the tasks in a waiting function whose waiter was not found."""
 
-    def __init__(self, prog: Program, stacks: Stacks) -> None:
+    def __init__(self, prog: Program, stacks: Stacks, shapes: dict[LockKind, Shape] | None = None) -> None:
         self.prog, self.stacks, self.memory = prog, stacks, words(prog)
-        self.shapes = shapes_of(prog)
+        self.shapes = shapes_of(prog) if shapes is None else shapes
         self.unsolved: list[int] = []
         self._nodes: dict[int, LockKind] = {}  # links of waiters already seen
 

@@ -127,7 +127,7 @@ GRAPHS = st.lists(st.tuples(st.none() | SMALL, st.lists(SMALL, max_size=4, uniqu
 
 @given(GRAPHS)
 def test_any_graph_gives_true_cycles_and_misses_none(raw: list[tuple[int | None, list[int], list[int]]]) -> None:
-    """A cycle's links are links of the locks, no task is in two, and a task that can reach itself is in or behind one."""
+    """A cycle's links are those of the locks, no task is in two, and who can reach himself is in one or behind one."""
     locks = []
     waiting: set[int] = set()
     for number, (owner, waiters, more) in enumerate(raw):

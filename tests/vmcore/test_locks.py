@@ -35,9 +35,7 @@ class Read:
 
 @pytest.mark.parametrize("series", SERIES)
 @pytest.mark.parametrize("scenario", DEADLOCKED)
-def test_a_deadlock_is_found_with_its_tasks_locks_and_bystanders(
-    vmcores: Vmcores, series: str, scenario: str
-) -> None:
+def test_a_deadlock_is_found_with_its_tasks_locks_and_bystanders(vmcores: Vmcores, series: str, scenario: str) -> None:
     dump = vmcores.get(scenario, series)
     read = Read(dump)
     (cycle,) = read.found.cycles
