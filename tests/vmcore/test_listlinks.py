@@ -70,6 +70,17 @@ def test_two_pointers_are_no_list() -> None:
     assert heads([BASE + 64, 5, BASE], BASE) == []
 
 
+def test_heads_of_a_hash_table_side_by_side_are_no_entry() -> None:
+    words = memory({0: (64, 128), 64: (256, 0), 128: (320, 8), 256: (1, 64), 320: (1, 128)})
+    assert broken(words, 0) == ""
+
+
+def test_a_chain_with_a_single_head_ends_with_a_null_pointer() -> None:
+    raw = bytearray(4096)
+    struct.pack_into("<QQQQQQ", raw, 0, BASE + 16, BASE + 32, BASE + 32, BASE, 0, BASE + 16)
+    assert walk(Words(program({BASE: bytes(raw)})), BASE) is None
+
+
 def test_poison_pairs_are_deleted_entries() -> None:
     assert is_deleted(NEXT, PREV)
     assert is_deleted(0x100, 0x122)  # where the architecture adds nothing
