@@ -12,18 +12,21 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from collectors.vmcore.fromlog import read_log
-from collectors.vmcore.questions import Question
 from wardround.errors import UserError, WardroundError
 from wardround.models.diagnosis import Skipped
 from wardround.models.vmcore import DumpHeader, Vmcore
+
+if TYPE_CHECKING:
+    from collectors.vmcore.questions import Question
 
 Progress = Callable[[str], None]
 WALL_SECONDS = 180.0
@@ -38,10 +41,12 @@ def read_crash(
     seconds: float = WALL_SECONDS,
     vmlinux: Path | None = None,
     modules: Path | None = None,
+    started: Callable[[int], None] = lambda _: None,
 ) -> Vmcore:
     """Read whatever `path` is: a dump, a kernel log as text, a folder of pstore files.
 
-    Debug information is used where the user has some, and refused where it belongs to another kernel.
+    Debug information is used where the user has some, and refused where it belongs to another kernel. A dump's reading
+    ends after `seconds`; `started` gets the process id of each reader.
 
     :raises UserError: there is no such file, it cannot be read, or it is neither
     """
@@ -53,7 +58,7 @@ def read_crash(
     except OSError as error:
         raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
     if head.startswith(_MAGIC) or not head:
-        return _Reading(path, progress, _beside(vmlinux, modules)).run(seconds)
+        return _Reading(path, progress, _beside(vmlinux, modules), started).run(seconds)
     if b"\0" in head and not _is_text(head):
         raise UserError(
             f"{path} is no crash dump", "neither ELF nor kdump by its first bytes, nor text",
@@ -76,8 +81,10 @@ def _beside(vmlinux: Path | None, modules: Path | None) -> list[str]:
 class _Reading:
     """One dump being read: collects the workers' messages."""
 
-    def __init__(self, path: Path, progress: Progress, options: Sequence[str] = ()) -> None:
-        self._path, self._progress, self._options = path, progress, options
+    def __init__(
+        self, path: Path, progress: Progress, options: Sequence[str], started: Callable[[int], None]
+    ) -> None:
+        self._path, self._progress, self._options, self._started = path, progress, options, started
         self._header: DumpHeader | None = None
         self._parts: dict[str, Any] = {}
         self._ran: list[str] = []
@@ -87,11 +94,15 @@ class _Reading:
         self._seconds = 0.0
 
     def run(self, seconds: float) -> Vmcore:
+        end = time.monotonic() + seconds
         for _ in range(MOST_WORKERS):
-            failure = self._work(seconds)
+            failure = self._work(max(end - time.monotonic(), 0.1))
             if self._ended or not self._doing:
                 break
             self._skipped[self._doing] = f"the reader {failure} in this section"
+            if self._late:
+                self._skipped["rest"] = "no time was left for the sections after it"
+                break
         if self._header is None:
             raise WardroundError(f"{self._path} could not be read", f"the reader {failure} while opening it")
         vmcore = _parsed(self._header, self._parts)
@@ -110,6 +121,7 @@ class _Reading:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as process:
+            self._started(process.pid)
             late = threading.Timer(seconds, self._end, (process,))
             late.start()
             try:
@@ -123,7 +135,7 @@ class _Reading:
                 late.cancel()
                 process.kill()
         if self._late:
-            return f"took over {seconds:g} s"
+            return "ran out of time"
         return f"was ended by signal {-process.returncode}" if process.returncode < 0 else "failed"
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:

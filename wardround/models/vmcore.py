@@ -329,3 +329,24 @@ class Vmcore:
 
     def task(self, address: int | None) -> Task | None:
         return next((task for task in self.tasks if task.address == address), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PastCrash:
+    """A crash that left files on a host that runs again.
+
+    `time` is its Unix time: the crash's own where it was read and told it, else the files'. `dump` and `log` are paths,
+    empty where there is none; `size` is the dump's in bytes. `vmcore` is what was read of it, None where it was only
+    listed; `why` says why it was not, or not in full.
+    """
+
+    time: float
+    dump: str = ""
+    log: str = ""
+    size: int = 0
+    vmcore: Vmcore | None = None
+    why: str = ""
+
+    @property
+    def path(self) -> str:
+        return self.dump or self.log
