@@ -1,7 +1,8 @@
 """The kernel log out of a dump's memory.
 
 Source: the lockless ring of printk (kernel 5.10), read in three pieces and decoded here, so that a missing page costs
-the lines on it and no more; older kernels' log through drgn's helper. The text is anybody's: it is cleaned and bounded.
+the lines on it and no more; VMCOREINFO tells its layout, so that neither symbols nor types are needed; older kernels'
+log through drgn's helper. The text is anybody's: it is cleaned and bounded.
 It cannot know lines that the ring had overwritten. Measured cost: 12 ms for 430 lines.
 """
 
@@ -11,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drgn import Object, Program, sizeof
+from drgn import Program, offsetof, sizeof
 from drgn.helpers.linux.printk import get_printk_records
 
 from collectors.vmcore.open import Dump
@@ -24,6 +25,7 @@ LINE = 8192  # the list of linked modules is the longest line a kernel writes
 _MOST_BITS = 26  # of a ring's size; more is damage
 _ID_BITS = 62
 _COMMITTED, _FINALIZED = 1, 2
+_LEVEL = 3  # bytes behind the length: facility, then five bits of flags and three of level (VMCOREINFO is silent here)
 _FROM_CPU = 0x80000000
 
 
@@ -39,8 +41,6 @@ class _Layout:
     time: int
     length: int
     caller: int
-    level: int
-    level_shift: int
 
 
 def read_log(dump: Dump) -> tuple[LogLine, ...]:
@@ -48,15 +48,35 @@ def read_log(dump: Dump) -> tuple[LogLine, ...]:
 
     :raises FaultError, LookupError: the log's own head cannot be read
     """
-    prog = dump.prog
-    try:
-        ring = prog["prb"]
-    except KeyError:
-        return _older(prog)
     lines: list[LogLine] = []
+    ring = _ring(dump)
+    if ring is None:
+        return _older(dump.prog)
     for time, level, caller, text in _records(dump, ring):
         lines.extend(_lines(time, level, caller, text))
     return tuple(lines[-MOST_LINES:])
+
+
+def _ring(dump: Dump) -> int | None:
+    """The address of the ring; None before kernel 5.10. VMCOREINFO tells it even where symbols and types are lost."""
+    prog = dump.prog
+    if told := dump.info.get("SYMBOL(prb)"):
+        return prog.read_u64(int(told, 16))
+    try:
+        return prog.read_u64(prog.symbol("prb").address)
+    except LookupError:
+        prog.symbol("log_first_idx")  # :raises LookupError: there is no log at all
+        return None
+
+
+def _offset(dump: Dump, structure: str, member: str) -> int:
+    told = dump.info.get(f"OFFSET({structure}.{member})", "")
+    return int(told) if told.isdecimal() else offsetof(dump.prog.type(f"struct {structure}"), member)
+
+
+def _size(dump: Dump, structure: str) -> int:
+    told = dump.info.get(f"SIZE({structure})", "")
+    return int(told) if told.isdecimal() else sizeof(dump.prog.type(f"struct {structure}"))
 
 
 def _lines(time: float, level: int, caller: str, text: bytes) -> Iterator[LogLine]:
@@ -78,23 +98,27 @@ def _older(prog: Program) -> tuple[LogLine, ...]:
     return tuple(lines)
 
 
-def _records(dump: Dump, ring: Object) -> Iterator[tuple[float, int, str, bytes]]:
+def _records(dump: Dump, ring: int) -> Iterator[tuple[float, int, str, bytes]]:
     """Yield (seconds, level, caller, text) of every record that was finished."""
     prog = dump.prog
-    layout = _layout(prog)
-    descs, texts = ring.desc_ring, ring.text_data_ring
-    bits, data_bits = descs.count_bits.value_(), texts.size_bits.value_()
+    layout = _layout(dump)
+    descs = ring + _offset(dump, "printk_ringbuffer", "desc_ring")
+    texts = ring + _offset(dump, "printk_ringbuffer", "text_data_ring")
+    bits = prog.read_u32(descs + _offset(dump, "prb_desc_ring", "count_bits"))
+    data_bits = prog.read_u32(texts + _offset(dump, "prb_data_ring", "size_bits"))
     if not 0 < bits <= _MOST_BITS or not 0 < data_bits <= _MOST_BITS:
         raise ValueError(f"a log of 2^{bits} records in 2^{data_bits} bytes is none")
     count = 1 << bits
-    desc, lost = read_lossy(prog, descs.descs.value_(), count * layout.desc)
-    info, lost_info = read_lossy(prog, descs.infos.value_(), count * layout.info)
-    data, lost_data = read_lossy(prog, texts.data.value_(), 1 << data_bits)
+    desc, lost = read_lossy(prog, prog.read_u64(descs + _offset(dump, "prb_desc_ring", "descs")), count * layout.desc)
+    info, lost_info = read_lossy(
+        prog, prog.read_u64(descs + _offset(dump, "prb_desc_ring", "infos")), count * layout.info
+    )
+    data, lost_data = read_lossy(prog, prog.read_u64(texts + _offset(dump, "prb_data_ring", "data")), 1 << data_bits)
     if lost + lost_info + lost_data:
         dump.lost["log"] = f"{lost + lost_info + lost_data} bytes of the kernel log are missing: lines are left out"
     mask = (1 << _ID_BITS) - 1
-    first = descs.tail_id.counter.value_() & mask
-    last = descs.head_id.counter.value_() & mask
+    first = prog.read_u64(descs + _offset(dump, "prb_desc_ring", "tail_id")) & mask
+    last = prog.read_u64(descs + _offset(dump, "prb_desc_ring", "head_id")) & mask
     for number in range(min((last - first) & mask, count - 1) + 1):
         current = (first + number) & mask
         at = (current & (count - 1)) * layout.desc
@@ -107,7 +131,7 @@ def _records(dump: Dump, ring: Object) -> Iterator[tuple[float, int, str, bytes]
         (caller,) = struct.unpack_from("<I", info, at + layout.caller)
         text = _text(data, data_bits, begin, next_, length)
         if text:
-            yield time / 1e9, info[at + layout.level] >> layout.level_shift & 7, _caller(caller), text
+            yield time / 1e9, info[at + layout.length + _LEVEL] >> 5, _caller(caller), text
 
 
 def _places(layout: _Layout) -> tuple[int, int, int]:
@@ -127,19 +151,15 @@ def _text(data: bytes, bits: int, begin: int, next_: int, length: int) -> bytes:
     return data[start : min(end, start + length)]
 
 
-def _layout(prog: Program) -> _Layout:
-    desc, info = prog.type("struct prb_desc"), prog.type("struct printk_info")
-    position = desc.member("text_blk_lpos")
-    level = info.member("level")
+def _layout(dump: Dump) -> _Layout:
+    position = _offset(dump, "prb_desc", "text_blk_lpos")
     return _Layout(
-        desc=sizeof(desc),
-        state=desc.member("state_var").offset,
-        begin=position.offset + position.type.member("begin").offset,
-        next=position.offset + position.type.member("next").offset,
-        info=sizeof(info),
-        time=info.member("ts_nsec").offset,
-        length=info.member("text_len").offset,
-        caller=info.member("caller_id").offset,
-        level=level.bit_offset // 8,
-        level_shift=level.bit_offset % 8,
+        desc=_size(dump, "prb_desc"),
+        state=_offset(dump, "prb_desc", "state_var"),
+        begin=position + _offset(dump, "prb_data_blk_lpos", "begin"),
+        next=position + _offset(dump, "prb_data_blk_lpos", "next"),
+        info=_size(dump, "printk_info"),
+        time=_offset(dump, "printk_info", "ts_nsec"),
+        length=_offset(dump, "printk_info", "text_len"),
+        caller=_offset(dump, "printk_info", "caller_id"),
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drgn import Architecture, FaultError, Platform, Program
+from drgn import Architecture, BadDataError, FaultError, Platform, Program
 from drgn.helpers.linux.kallsyms import load_module_kallsyms, load_vmlinux_kallsyms
 
 from collectors.vmcore import debuginfo
@@ -36,7 +36,7 @@ _ARCHITECTURES = {
 }
 _ET_CORE = 4
 # Reading damaged memory may fail in each of these ways; a section that meets one reports it and the others go on.
-DAMAGE = (FaultError, LookupError, ValueError, OverflowError, TypeError, AttributeError, BtfError)
+DAMAGE = (BadDataError, FaultError, LookupError, ValueError, OverflowError, TypeError, AttributeError, BtfError)
 
 
 @dataclass

@@ -72,15 +72,18 @@ def read_panic(dump: Dump, report_kind: str | None = None, log: Sequence[LogLine
 
 def _panicking(dump: Dump) -> tuple[int, int] | None:
     """Return (CPU, address of its task) of the panic. A crash kernel's dump may know only the CPU that crashed."""
-    number = -1
+    number, known = -1, False
     for name in ("panic_cpu", "crashing_cpu"):
         try:
             value = dump.prog[name]
             number = int(value.counter.value_() if name == "panic_cpu" else value.value_())
         except KeyError:
             continue
+        known = True
         if number >= 0:
             break
+    if not known:
+        raise LookupError("which CPU panicked cannot be told: the dump's symbols are missing")
     if number < 0:
         return None
     task = next((cpu.current for cpu in cpus(dump) if cpu.number == number), 0)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 import struct
 
+import pytest
+
 from collectors.vmcore.log import LINE, _lines, _text, read_log
+from collectors.vmcore.open import Dump as Opened
+from collectors.vmcore.open import load
 from tests.vmcore.conftest import Dump, Vmcores
 from tests.vmcore.opened import opened
 
@@ -60,3 +64,17 @@ def test_a_record_without_text_has_none() -> None:
 def test_a_length_beyond_its_block_is_cut() -> None:
     data = struct.pack("<Q", 7) + b"abcdefgh" + b"x" * 48
     assert _text(data, 6, 0, 16, 60_000) == b"abcdefgh"
+
+
+def test_the_log_needs_neither_symbols_nor_types(vmcores: Vmcores) -> None:
+    """A dump whose symbol table is damaged still tells what the kernel said: VMCOREINFO has the log's layout."""
+    path = vmcores.get("nullptr").path
+    whole = opened(path)
+    bare = load(path)
+    assert read_log(Opened(path, "elf", 0, bare, "x86_64", whole.info)) == read_log(whole)
+
+
+def test_a_dump_that_says_nothing_of_its_log_is_told(vmcores: Vmcores) -> None:
+    path = vmcores.get("nullptr").path
+    with pytest.raises(LookupError):
+        read_log(Opened(path, "elf", 0, load(path), "x86_64", {}))

@@ -8,6 +8,8 @@ import pytest
 
 from collectors.vmcore.crashkind import plain
 from collectors.vmcore.log import read_log
+from collectors.vmcore.open import Dump as Opened
+from collectors.vmcore.open import load
 from collectors.vmcore.panic import read_panic
 from tests.vmcore.conftest import Dump, Vmcores
 from tests.vmcore.opened import opened
@@ -159,3 +161,9 @@ def test_a_fault_while_a_module_is_initialised_is_unwound_through_code_freed_lat
     assert told.module == told.stack[at + 1].module == expected["module"]
     assert told.context is not None
     assert told.context.access == "write"
+
+
+def test_without_symbols_it_is_not_said_that_nothing_happened(vmcores: Vmcores) -> None:
+    path = vmcores.get("nullptr").path
+    with pytest.raises(LookupError):
+        read_panic(Opened(path, "elf", 0, load(path), "x86_64", opened(path).info))
