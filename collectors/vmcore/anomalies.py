@@ -4,7 +4,7 @@ Looked at: the variables of the modules in question (out of tree, or named by th
 what they point to, the words on the crash stack, and the end of every process' kernel stack. Each finding names the
 symbol or register, the address, and how sure it is. It cannot know an object that none of these reaches; a module that
 is not in question is not looked at.
-Cost: 15 ms with one module.
+Cost: 20 to 50 ms with one module where no slab was read before, 5 ms else.
 """
 
 from __future__ import annotations
