@@ -42,38 +42,43 @@ class Clues:
     def __init__(self, prog: Program, tasks: Sequence[Task], stacks: Stacks) -> None:
         self.prog, self.stacks = prog, stacks
         self.code = Code(prog)
-        self.tasks = [task for task in tasks if task.stack][:_MOST_TASKS]
+        # Tasks that stand at the same places are looked at together: most of a thousand idle ones do.
+        self._alike: dict[tuple[int | None, ...], tuple[Sequence[StackFrame], list[Task]]] = {}
+        for task in [task for task in tasks if task.stack][:_MOST_TASKS]:
+            waiting = waiting_in(task.stack)
+            outer = task.stack[waiting[1] + 1 if waiting else 0 :][:_MOST_FRAMES]
+            self._alike.setdefault(tuple(frame.address for frame in outer), (outer, []))[1].append(task)
 
     def holders(self, lock: Lock, remembered: int | None = None) -> list[Clue]:
         """Return the clues, the surest first; of equally sure ones the task first that the lock remembers."""
         base = place_of(self.prog, lock.address).base
-        found = [clue for task in self.tasks if (clue := self._of(lock, task, base)) is not None]
+        found: list[Clue] = []
+        for outer, tasks in self._alike.values():
+            named, frame = self.by_code(lock, outer)
+            if frame is not None:
+                found += [told(task, frame) for task in tasks]
+            elif not named:
+                found += [clue for task in tasks if (clue := self._kept(lock, task, outer, base)) is not None]
         return sorted(found, key=lambda c: (c.certainty == "hint", c.task != remembered))
 
-    def _of(self, lock: Lock, task: Task, base: int) -> Clue | None:
-        waiting = waiting_in(task.stack)
-        outer = task.stack[waiting[1] + 1 if waiting else 0 :]
-        clue = self.by_code(lock, task, outer)
-        if clue is not None or task.on_cpu or task.address in lock.waiters:
-            return clue
+    def by_code(self, lock: Lock, outer: Sequence[StackFrame]) -> tuple[bool, StackFrame | None]:
+        """Return (whether a function names the lock, the innermost that does if it has taken and not released it)."""
+        for frame in outer[:_MOST_FRAMES]:
+            if frame.address is not None:
+                holds = self.code.holds(frame.address, lock.kind, lock.address, bool(frame.module))
+                if holds is not None:
+                    return True, frame if holds else None
+        return False, None
+
+    def _kept(self, lock: Lock, task: Task, outer: Sequence[StackFrame], base: int) -> Clue | None:
+        """A clue by a sleeping task's stack. Those that wait for the lock keep its address for that alone."""
+        if task.on_cpu or task.address in lock.waiters:
+            return None
         try:
             words = self.stacks.words(task.address)[1]
         except (KeyError, *DAMAGE):
             return None
         return self.by_stack(lock, task, outer, words, base)
-
-    def by_code(self, lock: Lock, task: Task, outer: Sequence[StackFrame]) -> Clue | None:
-        """A clue by the innermost frame whose function names the lock, has taken it and not released it."""
-        for frame in outer[:_MOST_FRAMES]:
-            if frame.address is None:
-                continue
-            holds = self.code.holds(frame.address, lock.kind, lock.address, bool(frame.module))
-            if holds:
-                text = f"{task.name} is in {frame.name}, which takes it before that point"
-                return Clue(task.address, "inferred", text)
-            if holds is not None:
-                return None
-        return None
 
     def by_stack(
         self, lock: Lock, task: Task, outer: Sequence[StackFrame], words: NDArray[np.uint64], base: int
@@ -92,6 +97,11 @@ class Clues:
                     text = f"the stack of {task.name} keeps {kept}, and {frame.name} takes a {lock.kind} before that"
                     return Clue(task.address, "inferred", text)
         return Clue(task.address, "hint", f"the stack of {task.name} keeps {kept}")
+
+
+def told(task: Task, frame: StackFrame) -> Clue:
+    """The clue by a function that takes the lock."""
+    return Clue(task.address, "inferred", f"{task.name} is in {frame.name}, which takes it before that point")
 
 
 def module_of(tasks: Mapping[int, Task], task: int) -> str:

@@ -4,6 +4,8 @@ Owners: a mutex and an rw_semaphore held to write have theirs in a word of their
 the number of its readers and remembers the last one that came, which may long be gone: a hint. A semaphore has none
 before Linux 6.16, a completion never: `enders` knows a few. Where the lock does not say, `holders` looks for clues in
 what the tasks run and keep on their stacks.
+Measured cost: 6 to 40 ms a dump of 60 tasks, 15 ms for 1,560 tasks with two mutexes; a search for holders takes 80 ms
+once and 10 ms a lock more with 1,560 tasks, at most for 32 locks.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from collectors.vmcore.words import words
 from wardround.models.vmcore import Lock, LockCycle, RootBlocker, Task
 
 _FLAGS = 7
-_MOST_SEARCHED = 32  # locks whose holders clues are looked for, each by a look at every task: 10 ms with 1,500 tasks
+_MOST_SEARCHED = 32  # locks whose holders clues are looked for, each by a look at every task
 _WRITE_LOCKED, _READER_SHIFT, _READFAIL = 1, 8, 1 << 63
 
 

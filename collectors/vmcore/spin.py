@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from drgn import Object, Program, StackTrace, offsetof
 
-from collectors.vmcore.holders import Clue, Clues
+from collectors.vmcore.holders import Clue, Clues, told
 from collectors.vmcore.open import DAMAGE
 from collectors.vmcore.places import place_of
 from collectors.vmcore.stackmem import Stacks
@@ -181,8 +181,9 @@ class _Holders:
             own = task.address in lock.waiters
             spinner = self.spinners.get(task.address)
             outer = spinner.outer if spinner else task.stack
-            clue = self.clues.by_code(lock, task, outer)
-            if clue is None and (stack := self.stacks.base.get(task.address)) is not None:
+            named, frame = self.clues.by_code(lock, outer)
+            clue = told(task, frame) if frame is not None else None
+            if not named and (stack := self.stacks.base.get(task.address)) is not None:
                 words = self.stacks.above(task.address, spinner.outer_sp if spinner else stack)
                 clue = self.clues.by_stack(lock, task, outer, words, base)
                 if clue is not None and own:
