@@ -61,9 +61,9 @@ def _ring(dump: Dump) -> int | None:
     """The address of the ring; None before kernel 5.10. VMCOREINFO tells it even where symbols and types are lost."""
     prog = dump.prog
     if told := dump.info.get("SYMBOL(prb)"):
-        return prog.read_u64(int(told, 16))
+        return int(prog.read_u64(int(told, 16)))
     try:
-        return prog.read_u64(prog.symbol("prb").address)
+        return int(prog.read_u64(prog.symbol("prb").address))
     except LookupError:
         prog.symbol("log_first_idx")  # :raises LookupError: there is no log at all
         return None

@@ -65,9 +65,9 @@ class Unwinder:
             except LookupError:
                 break
             interrupted = raw.interrupted and (number > 0 or not repair)
-            held = self._registers(raw) if raw.interrupted else {}
-            if len(frames) >= MOST_FRAMES or (raw.interrupted and _in_user_space(held, pc)):
+            if len(frames) >= MOST_FRAMES or (raw.interrupted and _left_kernel(raw, pc)):
                 break
+            held = self._registers(raw) if interrupted else {}
             if interrupted and number > 0 and fault is None:
                 fault, registers, entry = len(frames), held, frames[-1].function if frames else ""
             if self.addresses.is_code(pc):
@@ -178,6 +178,18 @@ def _printed(name: str) -> str:
     if name in ("r8", "r9"):
         return f"R0{name[1]}"
     return {"rflags": "EFLAGS"}.get(name, name.upper() if not name.startswith("x") else name)
+
+
+def _left_kernel(raw: DrgnFrame, pc: int) -> bool:
+    """Whether an interrupted frame is of user space; asks for single registers, as every process's stack ends so."""
+    held: dict[str, int] = {}
+    for name in ("cs", "rsp", "sp"):
+        try:
+            held[name.upper()] = raw.register(name)
+        except (LookupError, ValueError):
+            continue
+        break
+    return _in_user_space(held, pc)
 
 
 def _in_user_space(registers: dict[str, int], pc: int) -> bool:
