@@ -15,8 +15,9 @@ from rca.vmcore import ending, faulting, waiting
 from rca.vmcore.facts import Facts
 from rca.vmcore.known import KnownCase, Match, matches
 from rca.vmcore.playbook import Playbook
+from rca.vmcore.told import told as crash_told
 from wardround.ids import Prefix, new_id
-from wardround.models.diagnosis import Culprit, Evidence, Hypothesis, RuledOut, SeverityLevel, Verdict
+from wardround.models.diagnosis import Crash, Culprit, Evidence, Hypothesis, RuledOut, SeverityLevel, Verdict
 from wardround.models.vmcore import Vmcore
 from wardround.redaction import redact
 
@@ -33,7 +34,8 @@ _LEVELS: tuple[SeverityLevel, ...] = ("none", "info", "warning", "critical")
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a crash comes to. `actions` maps a hypothesis' id to the catalogue's names of what treats it."""
+    """What a crash comes to. `actions` maps a hypothesis' id to the catalogue's names of what treats it, `answers` to
+    what each clue's evidence (its id) says for it, as log-likelihood ratios; `crash` is what a report shows of it."""
 
     hypotheses: tuple[Hypothesis, ...]
     ruled_out: tuple[RuledOut, ...]
@@ -42,6 +44,8 @@ class Judgement:
     known: tuple[Match, ...]
     severity: SeverityLevel
     summary: str
+    crash: Crash
+    answers: Mapping[str, Mapping[str, float]]
 
 
 @dataclass
@@ -102,6 +106,8 @@ def classify(
         known=known,
         severity=_severity(sure, hypotheses),
         summary=_summary(facts, hypotheses),
+        crash=crash_told(facts),
+        answers={c.id: {c.asked[name]: ratio for name, ratio in c.ratios.items()} for c, _ in standing},
     )
 
 

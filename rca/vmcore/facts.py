@@ -6,7 +6,7 @@ Everything is computed from a `Vmcore` and from nothing else; every part of it m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -174,27 +174,51 @@ class Facts:
         return min(self.vmcore.cycles, key=lambda cycle: order.index(cycle.certainty), default=None)
 
     def finding(
-        self, value: float, statement: str, look_for: str, values: Mapping[str, Number] | None = None, unit: str = "1"
+        self,
+        value: float,
+        statement: str,
+        look_for: str,
+        values: Mapping[str, Number] | None = None,
+        unit: str = "1",
+        show: Sequence[str] = (),
     ) -> Finding:
-        """An answer; figures that `statement` quotes from the kernel's own line are kept with it, secrets are not."""
+        """An answer; figures that `statement` quotes from the kernel's own line are kept with it, secrets are not.
+
+        `look_for` is what a line of the log holds about it, `show` the option with its words by which
+        `diagnose vmcore show` shows it in a dump.
+        """
         statement = redact(statement)
         held: dict[str, Number] = dict(values or {})
         known = {float(v) for v in held.values() if v is not None}
         for n, figure in enumerate((f for f in numbers(statement) if float(f) not in known), 1):
             held[f"quoted_{n}"] = float(figure)
-        path = self.vmcore.header.path or "vmcore-dmesg.txt"
-        log = self.vmcore.header.tier == "log"
-        shown = command("grep -n -F -- {} {}", look_for, path) if log else command("diagnose vmcore {} -o json", path)
         return Finding(
             value=value,
             statement=statement,
             values=held,
             unit=unit,
-            reproduce=shown,
+            reproduce=self._again(look_for, show),
             source="collectors.vmcore",
             kind="vmcore",
             onset=self.onset(),
         )
+
+    def _again(self, look_for: str, show: Sequence[str]) -> str:
+        """The command that shows a finding again: the narrowest question that the file answers."""
+        path = self.vmcore.header.path or "vmcore-dmesg.txt"
+        if self.vmcore.header.tier == "log":
+            return command("grep -n -F -- {} {}", look_for, path)
+        if not show and len(look_for) > 1 and any(look_for.casefold() in x.text.casefold() for x in self.vmcore.log):
+            show = ("--log", look_for)
+        if not show:
+            return command("diagnose vmcore {} -o json", path)
+        return command(f"diagnose vmcore show {{}} {show[0]}" + " {}" * (len(show) - 1), path, *show[1:])
+
+    def show_stack(self) -> tuple[str, ...]:
+        """The question for the stack of the task in which it arose; none where that task is not known."""
+        task = self.vmcore.task(self.panic.task) if self.panic is not None else None
+        pid = self.report.pid if self.report is not None and self.report.pid is not None else task.pid if task else None
+        return ("--stack", str(pid)) if pid else ()
 
     def onset(self) -> float | None:
         """When the first report was written, Unix seconds; unknown where the log does not tell the clock."""

@@ -6,6 +6,7 @@ recorded, and broken objects found in the dump confirm or object. Without a dump
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -38,6 +39,7 @@ FITS: Mapping[str, Mapping[str, float]] = {
 }
 _FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 4.0))
 _BAD_ACCESS = ("general_protection", "bad_pointer", "null_pointer", "unknown")
+_NAME = re.compile(r"[A-Za-z_]\w*")
 _NEAR_NULL = 16 * 4096
 _ERRORS = (1 << 64) - 4096
 
@@ -73,6 +75,7 @@ def _function(facts: Facts, culprit: Culprit) -> Finding | None:
         f"{found.frame.name} is {found.why}{passed}",
         found.frame.function,
         {"frames_passed": len(found.passed)},
+        show=facts.show_stack(),
     )
 
 
@@ -125,7 +128,8 @@ def _recursion(facts: Facts, _: Culprit) -> Finding | None:
     name, times = counts.most_common(1)[0]
     if times < 4:
         return None
-    return facts.finding(float(times), f"{name} is {times} times on the stack", name.split()[0], {"times": times})
+    told = f"{name} is {times} times on the stack"
+    return facts.finding(float(times), told, name.split()[0], {"times": times}, show=facts.show_stack())
 
 
 def _anomalies(*words: str) -> Clue:
@@ -141,11 +145,18 @@ def _anomalies(*words: str) -> Clue:
             worst.statement,
             worst.subject,
             {**worst.values, "found": len(found)},
+            show=("--variable", name) if (name := _variable(facts, worst.subject)) else (),
         )
 
     return Clue(
         "objects", measure, Curve((0.0, 0.0), (0.3, 0.4), (1.0, 1.8)), ask="the dump itself: its objects are checked"
     )
+
+
+def _variable(facts: Facts, subject: str) -> str:
+    """The name of the variable that an object was found in, empty where it is none."""
+    known = {variable.name for variable in facts.vmcore.variables}
+    return next((name for name in _NAME.findall(subject) if name in known), "")
 
 
 def _where(culprit: Culprit) -> str:

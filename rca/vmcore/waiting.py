@@ -125,6 +125,7 @@ def _told_cycle(facts: Facts, cycle: LockCycle) -> Finding:
         "owned by task" if facts.vmcore.header.tier == "log" else "locks",
         {"tasks": len(cycle.tasks), "bystanders": len(cycle.bystanders)},
         "{task}",
+        ("--lock", f"{cycle.locks[0]:#x}") if cycle.locks else (),
     )
 
 
@@ -155,6 +156,7 @@ def _reported_hung(facts: Facts, _: Culprit) -> Finding | None:
         "blocked for more than",
         {"tasks": len(hung), "seconds": longest},
         "s",
+        ("--stack", str(hung[0].pid)),
     )
 
 
@@ -244,6 +246,7 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
             task.comm,
             {"waiters": len(behind.waiters)},
             "{task}",
+            ("--stack", str(task.pid)),
         )
     wait = _waiting(facts, task)
     words = {
@@ -256,9 +259,8 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
     }.get(wait.kind, f"a {wait.kind}")
     value = 0.0 if wait.kind in LOCKS else 0.5 if wait.kind in ("running", "timer") else 1.0
     caller = _caller(facts, task) or (wait.caller.name if wait.caller else "")
-    return facts.finding(
-        value, f"{task.name} waits for {words}" + (f", in {caller}" if caller else ""), f"{task.comm}:{task.pid}"
-    )
+    told = f"{task.name} waits for {words}" + (f", in {caller}" if caller else "")
+    return facts.finding(value, told, f"{task.comm}:{task.pid}", show=("--stack", str(task.pid)))
 
 
 def _hung_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
@@ -337,7 +339,7 @@ def _spins(facts: Facts, _: Culprit) -> Finding | None:
     words = "waits for a spinlock" if for_lock else "runs"
     also = facts.report.detail("also") if facts.report else ""
     more = f"; as stuck at the same time: {also}" if also else ""
-    return facts.finding(1.0, f"the stuck CPU {words} at {at.name}{more}", at.function)
+    return facts.finding(1.0, f"the stuck CPU {words} at {at.name}{more}", at.function, show=facts.show_stack())
 
 
 def _busy(facts: Facts, _: Culprit) -> Finding | None:
@@ -353,6 +355,7 @@ def _busy(facts: Facts, _: Culprit) -> Finding | None:
         "spinlock",
         {"spinners": spinners, "locks": len(locks)},
         "{task}",
+        ("--lock", f"{locks[0].address:#x}"),
     )
 
 
