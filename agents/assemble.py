@@ -9,6 +9,7 @@ from agents.specialists import SPECIALISTS
 from agents.state import RoundState
 from agents.tools.base import plain
 from agents.tools.vmcore import crashes
+from agents.words import ALONE
 from rca.conclude import Conclusion
 from wardround.ids import derived_id
 from wardround.models.diagnosis import (
@@ -25,7 +26,6 @@ from wardround.models.observation import Observation
 
 # A model may change the order of two hypotheses only while the odds of one are at most this many times the other's.
 MARGIN = 3.0
-ALONE = "no language model is configured: the rule engine judged alone"
 
 
 def assemble(context: RoundContext, state: RoundState, observation: Observation, notes: Sequence[Skipped]) -> Diagnosis:

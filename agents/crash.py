@@ -12,9 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from agents.assemble import ALONE
 from agents.events import Listener, nobody
-from agents.tools.base import cleaned, plain
+from agents.words import ALONE, cleaned
 from rca.ground import grounded
 from rca.vmcore import known
 from rca.vmcore.classify import Judgement, classify
@@ -36,6 +35,7 @@ from wardround.models.observation import Observation
 from wardround.models.series import Baseline, Window
 from wardround.models.topology import Host, TopologySnapshot
 from wardround.models.vmcore import PastCrash, Vmcore
+from wardround.redaction import plain
 from wardround.settings import Settings
 
 TREATED = 2  # hypotheses whose treatment is proposed

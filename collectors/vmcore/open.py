@@ -14,12 +14,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drgn import Architecture, BadDataError, FaultError, Platform, Program
-from drgn.helpers.linux.kallsyms import load_module_kallsyms, load_vmlinux_kallsyms
+from drgn import (
+    Architecture,
+    BadDataError,
+    FaultError,
+    MissingDebugInfoError,
+    Object,
+    Platform,
+    Program,
+    Symbol,
+    SymbolIndex,
+)
+from drgn.helpers.linux.kallsyms import module_kallsyms
 
-from collectors.vmcore import debuginfo
+from collectors.vmcore import debuginfo, kallsyms
 from collectors.vmcore.btf import Btf, BtfError, BtfFinder
 from collectors.vmcore.symbols import VARIABLES
+from collectors.vmcore.walk import nodes
 from wardround.errors import UserError
 from wardround.models.vmcore import DumpFormat, Tier
 
@@ -35,8 +46,12 @@ _ARCHITECTURES = {
     "arm": Architecture.ARM,
 }
 _ET_CORE = 4
+MOST_MODULES = 4096
 # Reading damaged memory may fail in each of these ways; a section that meets one reports it and the others go on.
-DAMAGE = (BadDataError, FaultError, LookupError, ValueError, OverflowError, TypeError, AttributeError, BtfError)
+DAMAGE = (
+    BadDataError, FaultError, MissingDebugInfoError, LookupError, ValueError, OverflowError, TypeError, AttributeError,
+    BtfError,
+)  # fmt: skip
 
 
 @dataclass
@@ -185,11 +200,11 @@ def _vmcoreinfo(prog: Program) -> dict[str, str]:
 
 def _add_symbols(dump: Dump) -> None:
     try:
-        symbols = load_vmlinux_kallsyms(dump.prog)
+        table = kallsyms.load(dump.prog, dump.info)
     except DAMAGE as error:
         dump.lost["symbols"] = f"no symbol table could be read from the dump ({error})"
         return
-    dump.prog.register_symbol_finder("vmlinux_kallsyms", symbols, enable_index=0)
+    dump.prog.register_symbol_finder("kallsyms", table.find, enable_index=0)
 
 
 def _add_types(dump: Dump) -> None:
@@ -210,14 +225,29 @@ def _add_types(dump: Dump) -> None:
 
 
 def _add_modules(dump: Dump) -> None:
-    """Let drgn unwind through the kernel and its modules: it looks for unwind tables by a module's address range."""
+    """Let drgn unwind through the kernel and its modules: it looks for unwind tables by a module's address range.
+
+    drgn would find the modules itself, but follow a list that runs in circles for ever.
+    """
     prog = dump.prog
     try:
-        prog.create_loaded_modules()
-        prog.module("kernel").address_range = (prog.symbol("_stext").address, prog.symbol("_end").address)
+        kernel = prog.main_module("kernel", create=True)
+        kernel.build_id = bytes.fromhex(dump.build_id) or None
+        kernel.address_range = (prog.symbol("_stext").address, prog.symbol("_end").address)
     except DAMAGE as error:
         dump.lost["unwinding"] = f"stacks are unwound by frame pointers only ({error})"
+    symbols: list[Symbol] = []
     try:
-        prog.register_symbol_finder("module_kallsyms", load_module_kallsyms(prog), enable_index=1)
+        head, type_ = prog.symbol("modules").address, prog.type("struct module")
+        pointer, offset = prog.pointer_type(type_), type_.member("list").offset
     except DAMAGE as error:
         dump.lost["module symbols"] = f"functions of modules have no names ({error})"
+        return
+    for node in nodes(prog, head, MOST_MODULES):
+        module = Object(prog, pointer, value=node - offset)
+        try:
+            prog.linux_kernel_loadable_module(module, create=True)
+            symbols += module_kallsyms(module)
+        except DAMAGE as error:
+            dump.lost["symbols of a module"] = f"those of the module at {node - offset:#x} cannot be read ({error})"
+    prog.register_symbol_finder("module_kallsyms", SymbolIndex(symbols), enable_index=1)
