@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -22,7 +22,9 @@ from wardround.models.observation import Observation
 from wardround.models.records import KernelEvent, LogRecord
 from wardround.models.series import Baseline, Catalogue, Window
 from wardround.models.topology import TopologySnapshot
-from wardround.models.vmcore import PastCrash
+
+if TYPE_CHECKING:
+    from wardround.models.vmcore import PastCrash
 
 log = structlog.get_logger(__name__)
 

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wardround.models.vmcore import PastCrash
-
 MOST = 16
 _MOST_FOLDERS = 64
 _MOST_ENTRIES = 1024
@@ -28,10 +26,25 @@ _SECONDS = re.compile(r"\d{10}")  # systemd-pstore's name of a crash: Unix time
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """What one crash left: Unix time, the dump and the log (a file, or pstore's folder), empty where there is none, and
+    the dump's size in bytes."""
+
+    time: float
+    dump: str = ""
+    log: str = ""
+    size: int = 0
+
+    @property
+    def path(self) -> str:
+        return self.dump or self.log
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """The crashes, and the folders that exist but may not be listed, with the reason."""
 
-    crashes: tuple[PastCrash, ...] = ()
+    crashes: tuple[Left, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
 
 
@@ -51,7 +64,7 @@ def folders(var: str, sys: str, further: Sequence[Path] = ()) -> tuple[str, ...]
 
 def find(where: Sequence[str]) -> Found:
     """Return the crashes below these folders, the newest `MOST`; nothing is opened and no link is followed."""
-    crashes: list[PastCrash] = []
+    crashes: list[Left] = []
     refused: list[tuple[str, str]] = []
     for base in where:
         try:
@@ -64,7 +77,7 @@ def find(where: Sequence[str]) -> Found:
     return Found(tuple(crashes[:MOST]), tuple(refused))
 
 
-def _below(base: str) -> Iterator[PastCrash]:
+def _below(base: str) -> Iterator[Left]:
     """Walk the newest folders below `base`; what vanishes or is forbidden further down is passed over."""
     level = [(base, 0)]
     looked = 0
@@ -100,7 +113,7 @@ def _listed(folder: str) -> tuple[list[_File], list[str]]:
     return files, [path for _, path in sorted(below, reverse=True)]
 
 
-def _crashes(folder: str, files: Sequence[_File]) -> Iterator[PastCrash]:
+def _crashes(folder: str, files: Sequence[_File]) -> Iterator[Left]:
     """One crash a dump with the log beside it; without a dump, all of a folder's records are one."""
     dumps = [file for file in files if _DUMP.fullmatch(file.name) and file.size]
     logs = [file for file in files if _LOG.fullmatch(file.name) and file.size]
@@ -108,12 +121,12 @@ def _crashes(folder: str, files: Sequence[_File]) -> Iterator[PastCrash]:
         beside = [log for log in logs if len(dumps) == 1 or _number(log.name) == _number(dump.name)]
         log = max(beside, key=lambda file: file.size, default=None)
         earliest = min(file.time for file in (dump, *beside))  # the log is written first, a large dump takes minutes
-        yield PastCrash(_told(folder, earliest), dump.path, log.path if log else "", dump.size)
+        yield Left(_told(folder, earliest), dump.path, log.path if log else "", dump.size)
     records = [log for log in logs if _PSTORE.fullmatch(log.name)]
     whole = max((log for log in logs if log not in records), key=lambda file: file.time, default=None)
     # A console record alone is what any boot leaves, a crash or not.
     if not dumps and (whole or any(log.name.startswith("dmesg") for log in records)):
-        yield PastCrash(_told(folder, max(file.time for file in logs)), log=whole.path if whole else folder)
+        yield Left(_told(folder, max(file.time for file in logs)), log=whole.path if whole else folder)
 
 
 def _number(name: str) -> str:

@@ -14,13 +14,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collectors.base import Roots
 from collectors.facts import read_host, read_text
-from collectors.vmcore.found import Found, find, folders
+from collectors.vmcore.found import Found, Left, find, folders
 from wardround.errors import WardroundError
 from wardround.models.diagnosis import Coverage, Skipped
-from wardround.models.vmcore import PastCrash, Vmcore
+from wardround.shell import command
+
+if TYPE_CHECKING:
+    from wardround.models.vmcore import PastCrash, Vmcore
 
 NAME = "collectors.vmcore"
 GRACE = 0.5  # seconds waited for the reader after the window
@@ -60,12 +64,11 @@ class PastCrashes:
 
     def finish(self, grace: float = GRACE) -> tuple[PastCrash, ...]:
         """Return the crashes, the newest first; what the reader has not told by now is left out."""
-        newest, *older = self._found.crashes or (None,)
-        if newest is None:
+        if not self._found.crashes:
             return ()
+        newest, *older = (_listed(left) for left in self._found.crashes)
         if self._thread is None:
-            listed = replace(newest, why=f"it is older than {self._roots.crash_days:g} days")
-            return (listed, *older)
+            return (replace(newest, why=f"it is older than {self._roots.crash_days:g} days"), *older)
         self._thread.join(grace)
         with self._lock:
             read = self._read or replace(newest, why="it could not be read in time")
@@ -80,10 +83,10 @@ class PastCrashes:
         ]
         crashes = self.finish(0.0)
         if crashes and crashes[0].why:
-            skipped.append(Skipped(NAME, _not_read(crashes), _explain(crashes[0])))
+            skipped.append(Skipped(NAME, _not_read(crashes), command("diagnose vmcore {}", crashes[0].path)))
         return Coverage((NAME,), tuple(skipped))
 
-    def _work(self, crash: PastCrash, end: float) -> None:
+    def _work(self, crash: Left, end: float) -> None:
         told, why = self._of_log(crash.log) if crash.log else (None, "")
         self._keep(crash, told, "only its log was read so far" if crash.dump and told else why)
         if crash.dump:
@@ -125,7 +128,7 @@ class PastCrashes:
         with suppress(OSError):  # it ended already
             os.setpriority(os.PRIO_PROCESS, pid, _NICE)
 
-    def _keep(self, crash: PastCrash, vmcore: Vmcore | None, why: str) -> None:
+    def _keep(self, crash: Left, vmcore: Vmcore | None, why: str) -> None:
         told = crash.time
         if vmcore is not None:
             vmcore = essential(vmcore)
@@ -134,7 +137,13 @@ class PastCrashes:
             # Records that are moved after the reboot bear its time.
             told = own if own is not None else min(told, boot) if boot and not crash.dump else told
         with self._lock:
-            self._read = replace(crash, time=told, vmcore=vmcore, why=why)
+            self._read = replace(_listed(crash), time=told, vmcore=vmcore, why=why)
+
+
+def _listed(left: Left) -> PastCrash:
+    from wardround.models.vmcore import PastCrash  # loaded only where there is a crash
+
+    return PastCrash(left.time, left.dump, left.log, left.size)
 
 
 def essential(vmcore: Vmcore) -> Vmcore:
@@ -168,9 +177,3 @@ def _not_read(crashes: tuple[PastCrash, ...]) -> str:
     day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(newest.time))
     more = f", and {len(crashes) - 1} before it" if len(crashes) > 1 else ""
     return f"a kernel crash of {day} left files here{more}; {newest.why}"
-
-
-def _explain(crash: PastCrash) -> str:
-    from wardround.shell import command
-
-    return command("diagnose vmcore {}", crash.path)

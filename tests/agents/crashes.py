@@ -29,9 +29,10 @@ def deadlock(path: str = "/var/crash/1/vmcore") -> Vmcore:
         Lock("mutex", 0xFFFFFFFFC0A01000, "index_lock", owner=two, waiters=(one,)),
         Lock("mutex", 0xFFFFFFFFC0A02000, "journal_lock", owner=one, waiters=(two,)),
     )
+    header = replace(told.header, path=path, tier="dump", format="elf", hostname="infer-07")
     return replace(
         told,
-        header=replace(told.header, path=path, tier="dump", format="elf", hostname="infer-07", time=CRASHED, uptime=300.0),
+        header=replace(header, time=CRASHED, uptime=300.0),
         tasks=(_task(one, 143, "jt_commit", "jt_update"), _task(two, 144, "jt_compact", "jt_drop")),
         locks=locks,
         cycles=(LockCycle((one, two), (locks[0].address, locks[1].address)),),

@@ -1,4 +1,4 @@
-"""A crash led by a model: it looks things up, its sentences are checked, and the rules' judgement stands whatever it says."""
+"""A crash led by a model: it looks up, its sentences are checked, and the rules' judgement stands whatever it says."""
 
 from __future__ import annotations
 
