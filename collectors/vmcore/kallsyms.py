@@ -18,9 +18,12 @@ import numpy as np
 from drgn import Program, Symbol, SymbolBinding, SymbolKind
 from numpy.typing import NDArray
 
+from collectors.vmcore.walk import read_lossy
+
 _MOST_SYMBOLS = 4_000_000
 _MOST_NAMES = 128 << 20
 _TOKENS = 256
+_MARKED = 256  # the kernel keeps the place of every so manyth name
 _BLOCK = 16_384  # symbols decoded at a time
 _LAST_SIZE = 4096  # of the last symbol, after which none follows
 _SYMBOL = re.compile(r"SYMBOL\(kallsyms_(\w+)\)")
@@ -31,9 +34,10 @@ class KallsymsError(ValueError):
 
 
 class Kallsyms:
-    """The table. `find` is what drgn's symbol finders are."""
+    """The table. `find` is what drgn's symbol finders are; `note` says what is wrong with it."""
 
-    def __init__(self, names: list[bytes], types: bytes, addresses: NDArray[np.uint64]) -> None:
+    def __init__(self, names: list[bytes], types: bytes, addresses: NDArray[np.uint64], note: str = "") -> None:
+        self.note = note
         order = np.argsort(addresses, kind="stable")
         self._sorted = array("Q", addresses[order].tobytes())
         self._order = order
@@ -115,8 +119,11 @@ def load(prog: Program, info: Mapping[str, str]) -> Kallsyms:
     size = end - parts[0] if end else count * 32
     if not count < size <= _MOST_NAMES:
         raise KallsymsError(f"kallsyms' names of {size} bytes are none")
-    names, types = _names(prog.read(parts[0], size), count, _tokens(prog, parts[2], parts[3]))
-    return Kallsyms(names, types, _addresses(prog, at, count))
+    raw, _ = read_lossy(prog, parts[0], size)
+    starts, lengths, sound = _places(raw, count)
+    names, types = _names(raw, starts, lengths, _tokens(prog, parts[2], parts[3]))
+    note = "" if sound else f"{len(names)} of {count} names were found, and some may be wrong: their table is damaged"
+    return Kallsyms(names, types, _addresses(prog, at, len(names)), note)
 
 
 def _tokens(prog: Program, table: int, index: int) -> list[bytes]:
@@ -125,25 +132,41 @@ def _tokens(prog: Program, table: int, index: int) -> list[bytes]:
     return [content[place : content.find(b"\0", place)] for place in places]
 
 
-def _names(raw: bytes, count: int, tokens: list[bytes]) -> tuple[list[bytes], bytes]:
-    """Return (names, their type letters). A name is a length (of two bytes where the first has its top bit set) and
-    so many tokens; the first token of each begins with the type."""
+def _places(raw: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
+    """Return where each name's tokens start, how many they are, and whether that is sure.
+
+    A name is a length (of two bytes where the first has its top bit set) and so many tokens. Behind the last the kernel
+    keeps the place of every 256th name: where these do not agree a length is wrong, and what follows it too.
+    """
     starts, lengths = array("q"), array("q")
-    at = 0
+    at, marked = 0, 0
     try:
-        for _ in range(count):
+        for index in range(count):
+            if index == _MARKED:
+                marked = at
             length = raw[at]
             at += 1
             if length & 0x80:
                 length = length & 0x7F | raw[at] << 7
                 at += 1
+            if not length or at + length > len(raw):
+                break
             starts.append(at)
             lengths.append(length)
             at += length
     except IndexError:
-        raise KallsymsError("kallsyms' names are cut") from None
-    if at > len(raw) or 0 in lengths:
-        raise KallsymsError("kallsyms' names are damaged")
+        pass
+    if not starts:
+        raise KallsymsError("kallsyms' names are missing")
+    markers = raw[-(-at // 8) * 8 :][:8]
+    sound = len(starts) == count and (count <= _MARKED or markers == struct.pack("<II", 0, marked))
+    return np.frombuffer(starts, np.int64), np.frombuffer(lengths, np.int64), sound
+
+
+def _names(
+    raw: bytes, begins: NDArray[np.int64], counts: NDArray[np.int64], tokens: list[bytes]
+) -> tuple[list[bytes], bytes]:
+    """Return (names, their type letters): the first letter of each name's first token is its type."""
     # Every token a second time, as a name's first: without its type letter, behind a separator.
     pieces = [*tokens, *(b"\0" + token[1:] for token in tokens)]
     letters = np.frombuffer(b"".join(token[:1] or b"?" for token in tokens), np.uint8)
@@ -151,9 +174,8 @@ def _names(raw: bytes, count: int, tokens: list[bytes]) -> tuple[list[bytes], by
     sizes = np.array([len(piece) for piece in pieces], np.int32)
     places = (np.cumsum(sizes) - sizes).astype(np.int32)
     stream = np.frombuffer(raw, np.uint8)
-    begins, counts = np.frombuffer(starts, np.int64), np.frombuffer(lengths, np.int64)
     names: list[bytes] = []
-    for first in range(0, count, _BLOCK):
+    for first in range(0, len(begins), _BLOCK):
         start, many = begins[first : first + _BLOCK], counts[first : first + _BLOCK]
         heads = np.cumsum(many) - many
         used = stream[np.repeat(start - heads, many) + np.arange(int(many.sum()))].astype(np.int32)
@@ -162,7 +184,7 @@ def _names(raw: bytes, count: int, tokens: list[bytes]) -> tuple[list[bytes], by
         ends = np.cumsum(length, dtype=np.int32)
         text = table[np.repeat(places[used] - (ends - length), length) + np.arange(int(ends[-1]), dtype=np.int32)]
         names += text.tobytes().split(b"\0")[1:]
-    if len(names) != count:
+    if len(names) != len(begins):
         raise KallsymsError("kallsyms' tokens are damaged")
     return names, letters[stream[begins]].tobytes()
 

@@ -27,7 +27,7 @@ from drgn import (
 )
 from drgn.helpers.linux.kallsyms import module_kallsyms
 
-from collectors.vmcore import debuginfo, kallsyms
+from collectors.vmcore import debuginfo, elf, kallsyms
 from collectors.vmcore.btf import Btf, BtfError, BtfFinder
 from collectors.vmcore.symbols import VARIABLES
 from collectors.vmcore.walk import nodes
@@ -104,6 +104,8 @@ def identify(path: Path) -> tuple[DumpFormat, str]:
         if kind != _ET_CORE:
             what = {1: "an object or module", 2: "a program", 3: "a program or library"}.get(kind, "not a core")
             raise UserError(f"{path} is no crash dump", f"an ELF file, but {what}", "name a vmcore")
+        if elf.is_of_a_program(path):
+            raise UserError(f"{path} is no crash dump", "the core of a program, not of a kernel", "name a vmcore")
         return "elf", MACHINES.get(machine, f"machine {machine}")
     if head[:8] in (b"KDUMP   ", b"DISKDUMP"):
         return "kdump", _machine(head, 12 + 4 * 65)
@@ -141,6 +143,9 @@ def open_dump(path: Path, prepare: Callable[[Program], None] = lambda _: None, b
     prepare(prog)
     info = _vmcoreinfo(prog)
     dump = Dump(path, format_, path.stat().st_size, prog, architecture or "x86_64", info)
+    behind, whole = elf.missing(path)
+    if behind:
+        dump.lost["file"] = f"the file is cut: {behind >> 20} of {whole >> 20} MiB are missing at its end"
     if not info:
         dump.lost["symbols"] = "the dump has no VMCOREINFO: nothing in it can be found by name"
         return dump
@@ -204,6 +209,8 @@ def _add_symbols(dump: Dump) -> None:
     except DAMAGE as error:
         dump.lost["symbols"] = f"no symbol table could be read from the dump ({error})"
         return
+    if table.note:
+        dump.lost["some symbols"] = table.note
     dump.prog.register_symbol_finder("kallsyms", table.find, enable_index=0)
 
 

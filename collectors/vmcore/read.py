@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from collectors.vmcore.fromlog import read_log
+from collectors.vmcore.unpack import Unpacked, unpacked
 from wardround.errors import UserError, WardroundError
 from wardround.models.diagnosis import Skipped
 from wardround.models.vmcore import DumpHeader, Vmcore
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 WALL_SECONDS = 180.0
+QUIET_SECONDS = 60.0  # without a word from a reader: no section may take as long
 MOST_WORKERS = 4
 _MAGIC = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
 _FIELDS = {field.name for field in fields(Vmcore)}
@@ -53,18 +55,30 @@ def read_crash(
     try:
         if path.is_dir():
             return read_log(path)
-        with path.open("rb") as file:
-            head = file.read(4096)
+        with unpacked(path, progress) as file:
+            vmcore = _read(
+                path, file, lambda: _Reading(path, file, progress, _beside(vmlinux, modules), started).run(seconds)
+            )
     except OSError as error:
         raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
+    if not file.cut:
+        return vmcore
+    return replace(vmcore, skipped=(*vmcore.skipped, Skipped("vmcore.file", file.cut)))
+
+
+def _read(path: Path, file: Unpacked, dump: Callable[[], Vmcore]) -> Vmcore:
+    """Read a file by its first bytes: by `dump`, or as a log."""
+    with file.path.open("rb") as opened:
+        head = opened.read(4096)
     if head.startswith(_MAGIC) or not head:
-        return _Reading(path, progress, _beside(vmlinux, modules), started).run(seconds)
+        return dump()
     if b"\0" in head and not _is_text(head):
         raise UserError(
             f"{path} is no crash dump", "neither ELF nor kdump by its first bytes, nor text",
             "name a vmcore, or a kernel log as text",
         )  # fmt: skip
-    return read_log(path)
+    vmcore = read_log(file.path)
+    return replace(vmcore, header=replace(vmcore.header, path=str(path)))
 
 
 def _is_text(head: bytes) -> bool:
@@ -82,15 +96,15 @@ class _Reading:
     """One dump being read: collects the workers' messages."""
 
     def __init__(
-        self, path: Path, progress: Progress, options: Sequence[str], started: Callable[[int], None]
+        self, path: Path, file: Unpacked, progress: Progress, options: Sequence[str], started: Callable[[int], None]
     ) -> None:
-        self._path, self._progress, self._options, self._started = path, progress, options, started
+        self._path, self._file, self._progress, self._options, self._started = path, file, progress, options, started
         self._header: DumpHeader | None = None
         self._parts: dict[str, Any] = {}
         self._ran: list[str] = []
         self._skipped: dict[str, str] = {}
         self._doing = ""
-        self._ended = self._late = False
+        self._ended = self._late = self._quiet = False
         self._seconds = 0.0
 
     def run(self, seconds: float) -> Vmcore:
@@ -116,31 +130,50 @@ class _Reading:
     def _work(self, seconds: float) -> str:
         """Run one worker to its end and return how it ended."""
         before = json.dumps({"skip": [*self._ran, *self._skipped], "fields": self._parts}).encode()
-        command = [sys.executable, "-m", "collectors.vmcore.worker", str(self._path), *self._options]
+        command = [sys.executable, "-m", "collectors.vmcore.worker", str(self._file.path), *self._options]
         self._doing = ""
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=_held(self._file),
         ) as process:
             self._started(process.pid)
-            late = threading.Timer(seconds, self._end, (process,))
-            late.start()
             try:
                 assert process.stdin is not None
-                assert process.stdout is not None
                 with contextlib.suppress(BrokenPipeError), process.stdin:
                     process.stdin.write(before)
-                for line in process.stdout:
+                for line in self._lines(process, time.monotonic() + seconds):
                     self._take(line)
             finally:
-                late.cancel()
                 process.kill()
         if self._late:
             return "ran out of time"
+        if self._quiet:
+            return f"said nothing for {QUIET_SECONDS:g} s"
         return f"was ended by signal {-process.returncode}" if process.returncode < 0 else "failed"
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        self._late = True
-        process.kill()
+    def _lines(self, process: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes]:
+        """Yield whole lines until the reader ends. What it does in C heeds no deadline of its own: here is one."""
+        assert process.stdout is not None
+        pipe, held = process.stdout.fileno(), b""
+        self._late = self._quiet = False
+        while True:
+            left = deadline - time.monotonic()
+            if not select.select([pipe], [], [], max(0.0, min(left, QUIET_SECONDS)))[0]:
+                self._late = left <= QUIET_SECONDS
+                self._quiet = not self._late
+                return
+            chunk = os.read(pipe, 1 << 20)
+            if not chunk:
+                return
+            first, *others = chunk.split(b"\n")
+            held += first
+            if others:
+                yield held
+                yield from others[:-1]
+                held = others[-1]
 
     def _take(self, line: bytes) -> None:
         try:
@@ -156,17 +189,27 @@ class _Reading:
         elif "skipped" in message:
             self._skipped.setdefault(message["skipped"], message["reason"])
         elif "header" in message:
-            self._header = TypeAdapter(DumpHeader).validate_python(message["header"])
+            self._header = TypeAdapter(DumpHeader).validate_python({**message["header"], "path": str(self._path)})
         elif "refused" in message:
-            raise UserError(**message["refused"])
+            raise _refused(message["refused"], self._path, self._file)
         elif "end" in message:
             self._ended = True
             self._seconds += message["end"]
 
 
+def _held(file: Unpacked) -> tuple[int, ...]:
+    """What a child must inherit to open the file."""
+    return () if file.descriptor is None else (file.descriptor,)
+
+
+def _refused(told: dict[str, str], path: Path, file: Unpacked) -> UserError:
+    return UserError(**{key: text.replace(str(file.path), str(path)) for key, text in told.items()})
+
+
 def _parsed(header: DumpHeader, parts: dict[str, Any]) -> Vmcore:
     """Build the types out of JSON; a part that does not fit is a bug of ours and shows as such."""
-    return TypeAdapter(Vmcore).validate_python({"header": header, **parts})
+    vmcore = TypeAdapter(Vmcore).validate_python({"header": header, **parts})
+    return replace(vmcore, header=replace(vmcore.header, path=header.path))
 
 
 def slim(path: Path, out: Path, progress: Progress = lambda _: None) -> tuple[int, int, int]:
@@ -180,21 +223,12 @@ def slim(path: Path, out: Path, progress: Progress = lambda _: None) -> tuple[in
         raise UserError(
             f"the copy {out} cannot be written", error.strerror or str(error), "choose another place"
         ) from error
-    command = [sys.executable, "-m", "collectors.vmcore.slim", str(path), f"--out={descriptor}"]
-    command += ["--pack"] if out.suffix == ".xz" else []
     told: dict[str, int] | None = None
     try:
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=(descriptor,)
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                message = json.loads(line)
-                if "refused" in message:
-                    raise UserError(**message["refused"])
-                if "begin" in message:
-                    progress(message["begin"])
-                told = message.get("end")
+        with unpacked(path, progress) as file:
+            told = _slim(path, file, descriptor, out.suffix == ".xz", progress)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
     finally:
         os.close(descriptor)
         if told is None:
@@ -204,19 +238,42 @@ def slim(path: Path, out: Path, progress: Progress = lambda _: None) -> tuple[in
     return told["size"], told["pages"], told["secrets"]
 
 
+def _slim(path: Path, file: Unpacked, descriptor: int, pack: bool, progress: Progress) -> dict[str, int] | None:
+    command = [sys.executable, "-m", "collectors.vmcore.slim", str(file.path), f"--out={descriptor}"]
+    told: dict[str, int] | None = None
+    with subprocess.Popen(
+        [*command, *(["--pack"] if pack else [])],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        pass_fds=(descriptor, *_held(file)),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            message = json.loads(line)
+            if "refused" in message:
+                raise _refused(message["refused"], path, file)
+            if "begin" in message:
+                progress(message["begin"])
+            told = message.get("end")
+    return told
+
+
 def ask(path: Path, question: Question, seconds: float = 60.0) -> str:
     """Return the answer to a follow-up question about a dump.
 
     :raises UserError: the dump cannot be read, or does not hold what was asked for
     """
-    command = [sys.executable, "-m", "collectors.vmcore.questions", str(path)]
     try:
-        done = subprocess.run(
-            command, input=question.model_dump_json().encode(), capture_output=True, timeout=seconds, check=False
-        )
+        with unpacked(path) as file:
+            done = subprocess.run(
+                [sys.executable, "-m", "collectors.vmcore.questions", str(file.path)],
+                input=question.model_dump_json().encode(),
+                capture_output=True, timeout=seconds, check=False, pass_fds=_held(file),
+            )  # fmt: skip
         message = json.loads(done.stdout)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise WardroundError(f"{path} could not be asked", f"the reader ended without an answer ({error})") from None
     if "refused" in message:
-        raise UserError(**message["refused"])
+        raise _refused(message["refused"], path, file)
     return str(message["answer"])

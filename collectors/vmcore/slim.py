@@ -24,7 +24,7 @@ from typing import IO
 
 from drgn import FaultError, Program
 
-from collectors.vmcore import worker
+from collectors.vmcore import elf, worker
 from collectors.vmcore.open import MACHINES, Dump, load, open_dump
 from wardround.errors import UserError
 from wardround.models.vmcore import Vmcore
@@ -33,7 +33,6 @@ from wardround.redaction import MASK, redact
 PAGE = 4096
 _PHYSICAL_SPACE = 1 << 46
 _MOST_BYTES = 1 << 30
-_PT_LOAD, _PT_NOTE = 1, 4
 _MACHINES = {name: number for number, name in MACHINES.items()}
 
 
@@ -91,17 +90,8 @@ def masked(content: bytes, secrets: list[bytes]) -> bytes:
 
 def notes_of(dump: Dump) -> bytes:
     """The dump's own ELF notes (registers of each CPU, VMCOREINFO); of other formats VMCOREINFO alone."""
-    if dump.format == "elf":
-        with dump.path.open("rb") as file:
-            head = file.read(64)
-            at, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
-            file.seek(at)
-            table = file.read(size * count)
-            for index in range(count):
-                kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", table, index * size)
-                if kind == _PT_NOTE:
-                    file.seek(offset)
-                    return file.read(length)
+    if dump.format == "elf" and (found := elf.notes(dump.path)):
+        return found
     text = "".join(f"{key}={value}\n" for key, value in dump.info.items()).encode()
     name = b"VMCOREINFO\0"
     return (
@@ -117,11 +107,11 @@ def write(out: IO[bytes], notes: bytes, pages: Pages, secrets: list[bytes], mach
     data_at = -(-(notes_at + len(notes)) // PAGE) * PAGE
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
     out.write(ident + struct.pack("<HHIQQQIHHHHHH", 4, machine, 1, 0, table_at, 0, 0, 64, 56, headers, 0, 0, 0))
-    out.write(struct.pack("<IIQQQQQQ", _PT_NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0))
+    out.write(struct.pack("<IIQQQQQQ", elf.NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0))
     at = data_at
     for first, count in runs:
         size = count * PAGE
-        out.write(struct.pack("<IIQQQQQQ", _PT_LOAD, 7, at, 0, first * PAGE, size, size, 0))
+        out.write(struct.pack("<IIQQQQQQ", elf.LOAD, 7, at, 0, first * PAGE, size, size, 0))
         at += size
     out.write(notes.ljust(data_at - notes_at, b"\0"))
     for first, count in runs:

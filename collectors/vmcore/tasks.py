@@ -134,11 +134,22 @@ def read_tasks(dump: Dump) -> tuple[Task, ...]:
             damaged += 1
     if damaged:
         dump.lost["some tasks"] = f"{damaged} of {damaged + len(tasks)} tasks lie in memory that cannot be read"
+    _compare(dump, sum(task.pid != 0 for task in tasks) + damaged)
     chosen = {task.address for task in sorted(tasks, key=_urgency)[:MOST_STACKS]}
     if len(tasks) > MOST_STACKS:
         dump.lost["some stacks"] = f"{len(tasks) - MOST_STACKS} sleeping tasks' stacks were left out: too many tasks"
     stacks = unwinder(dump)
     return tuple(reader.with_stack(task, stacks) if task.address in chosen else task for task in tasks)
+
+
+def _compare(dump: Dump, found: int) -> None:
+    """The kernel counts its threads; a list that breaks off or runs in a circle has fewer."""
+    try:
+        expected = dump.prog.read_u32(dump.prog.symbol("nr_threads").address)
+    except DAMAGE:
+        return
+    if found < expected <= MOST_TASKS:
+        dump.lost["hidden tasks"] = f"{expected - found} of {expected} tasks are not on the lists: a list is damaged"
 
 
 def _urgency(task: Task) -> tuple[bool, int]:

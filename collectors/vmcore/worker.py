@@ -17,15 +17,12 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-from pydantic import TypeAdapter
-from pydantic_core import to_jsonable_python
 
 from collectors.vmcore.open import DAMAGE, Beside, Dump, open_dump
 from collectors.vmcore.sections import SECTIONS, Section
@@ -34,6 +31,7 @@ from wardround.models.vmcore import DumpHeader, Vmcore
 
 MEMORY_BYTES = 2 << 30  # of address space; a dump of 128 MiB takes 0.2 GiB
 CPU_SECONDS = 120
+OPEN_SECONDS = 40.0
 _DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38
 
 
@@ -53,7 +51,16 @@ def limit(writes: int = 0) -> None:
 
 
 def tell(**message: Any) -> None:
-    print(json.dumps(message), flush=True)
+    print(json.dumps(message, default=_plain), flush=True)
+
+
+def _plain(item: Any) -> Any:
+    """A frozen dataclass as the mapping of its fields."""
+    if is_dataclass(item):
+        return {name: getattr(item, name) for name in item.__dataclass_fields__}
+    if isinstance(item, Mapping):
+        return dict(item)
+    raise TypeError(f"{type(item).__name__} is not told")
 
 
 @contextmanager
@@ -87,7 +94,9 @@ def header(dump: Dump) -> DumpHeader:
 
 
 def read(dump: Dump, known: Vmcore, sections: tuple[Section, ...] = SECTIONS) -> Iterator[dict[str, Any]]:
-    """Run the sections one after the other and yield a message for each begin and end."""
+    """Run the sections one after the other and yield a message for each begin and end, and for what they lacked."""
+    told: set[str] = set()
+    yield from _lost(dump, told)
     for section in sections:
         yield {"begin": section.name}
         began = time.process_time()
@@ -107,15 +116,37 @@ def read(dump: Dump, known: Vmcore, sections: tuple[Section, ...] = SECTIONS) ->
             yield {"skipped": section.name, "reason": f"{type(error).__name__}: {_sentence(error)}"}
             continue
         known = replace(known, **fields)
+        yield from _lost(dump, told)
         yield {
             "part": section.name,
-            "fields": to_jsonable_python(fields),
+            "fields": fields,
             "seconds": round(time.process_time() - began, 4),
         }
 
 
+def _lost(dump: Dump, told: set[str]) -> Iterator[dict[str, Any]]:
+    """What is not to be had of a dump, each once."""
+    for name, reason in dump.lost.items():
+        if name not in told:
+            told.add(name)
+            yield {"skipped": name, "reason": reason}
+
+
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _refused(path: Path, why: str) -> dict[str, str]:
+    return {"what": f"{path} cannot be read as a crash dump", "why": why, "do": "see whether it was copied whole"}
+
+
+def _known(told: DumpHeader, fields: dict[str, Any]) -> Vmcore:
+    """What a worker before this one has read; rare, so what parses it is loaded for that alone."""
+    if not fields:
+        return Vmcore(told)
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Vmcore).validate_python({"header": told, **fields})
 
 
 def main() -> int:
@@ -127,16 +158,21 @@ def main() -> int:
     before = json.load(sys.stdin)
     limit()
     try:
-        dump = open_dump(options.file, beside=Beside(options.vmlinux, options.modules))
+        with at_most(OPEN_SECONDS):
+            dump = open_dump(options.file, beside=Beside(options.vmlinux, options.modules))
     except UserError as error:
         tell(refused={"what": error.what, "why": error.why, "do": error.do})
         return 0
+    except OutOfTimeError:
+        tell(refused=_refused(options.file, f"opening it took over {OPEN_SECONDS:g} s"))
+        return 0
+    except Exception as error:  # noqa: BLE001 - task boundary, and drgn's bare Exception: told, never a traceback
+        tell(refused=_refused(options.file, f"{type(error).__name__}: {_sentence(error)}"))
+        return 0
     told = header(dump)
-    tell(header=to_jsonable_python(told))
-    for name, reason in dump.lost.items():
-        tell(skipped=name, reason=reason)
+    tell(header=told)
     wanted = tuple(section for section in SECTIONS if section.name not in before["skip"])
-    known = TypeAdapter(Vmcore).validate_python({"header": told, **before["fields"]})
+    known = _known(told, before["fields"])
     for message in read(dump, known, wanted):
         tell(**message)
     tell(end=round(time.process_time(), 3))

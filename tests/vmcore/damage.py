@@ -138,7 +138,11 @@ def formats(base: Path) -> Iterator[Case]:
 def _core(machine: int, notes: bytes, memory: bytes, kind: int = 4) -> bytes:
     """A small ELF core: one segment of notes and one of memory."""
     data = 4096
-    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", kind, machine, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    head = (
+        b"\x7fELF\x02\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", kind, machine, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    )
     head += struct.pack("<IIQQQQQQ", 4, 0, 176, 0, 0, len(notes), len(notes), 0)
     head += struct.pack("<IIQQQQQQ", _PT_LOAD, 7, data, 0xFFFF800008000000, 0x40080000, len(memory), len(memory), 0)
     return (head + notes).ljust(data, b"\0") + memory
@@ -290,4 +294,3 @@ def _types(bender: Bender) -> Iterator[Case]:
         new = bytearray(old)
         new[at & 7 : (at & 7) + 4] = struct.pack("<I", type_id)
         yield Case("loop", f"types: a {kind} is its own", bender.write({at & ~7: struct.unpack("<Q", new)[0]}))
-
