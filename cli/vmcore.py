@@ -55,7 +55,7 @@ def explain(
     from wardround.models.document import to_document
 
     view = View(output, html, fail_on, quiet, verbose, no_color)
-    settings = prepare(view, {})
+    settings = prepare(view, {}, logs=False)
     with Progress(view.progress) as progress, clean_termination():
 
         def tell(section: str) -> None:
@@ -86,7 +86,7 @@ def slim(
     from cli.progress import Progress
     from collectors.vmcore import read
 
-    prepare(View(quiet=quiet, verbose=verbose), {})
+    prepare(View(quiet=quiet, verbose=verbose), {}, logs=False)
     with Progress(not quiet) as progress, clean_termination():
 
         def tell(section: str) -> None:
@@ -122,7 +122,7 @@ def show(
     from collectors.vmcore import read
     from collectors.vmcore.questions import QUESTION
 
-    prepare(View(verbose=verbose), {})
+    prepare(View(verbose=verbose), {}, logs=False)
     asked: list[dict[str, object]] = []
     if stack is not None:
         asked.append({"ask": "stack", "pid": stack})
@@ -172,7 +172,7 @@ def diff(
     from collectors.vmcore.read import read_crash
     from rca.vmcore.difference import difference
 
-    prepare(View(quiet=quiet, verbose=verbose), {})
+    prepare(View(quiet=quiet, verbose=verbose), {}, logs=False)
     with Progress(not quiet) as progress, clean_termination():
         progress.doing = f"reading {left.name}"
         one = read_crash(left)

@@ -42,7 +42,9 @@ class Kallsyms:
         self._sorted = array("Q", addresses[order].tobytes())
         self._order = order
         self._names, self._types, self._addresses = names, types, addresses
-        self._index = {name: index for index, name in reversed(list(enumerate(names)))}
+        self._index = dict(
+            zip(reversed(names), range(len(names) - 1, -1, -1), strict=True)
+        )  # the first of a name stays
 
     def find(self, prog: Program, name: str | None, address: int | None, one: bool) -> Sequence[Symbol]:
         """Return the symbols of a name, or those at or before an address; all where neither is asked for."""
