@@ -2,9 +2,10 @@
 
     python -m benchmarks.vmcore [--only NAME,...] [--dumps FOLDER] [--crash VMLINUX]
 
-For each dump: the fault and the culprit function or task found first, CPU seconds and the largest resident memory of
-the command with all its processes. Dumps come from `tests/vmcore/make_vmcores.sh` with the facts that their faulty
-module was written to show. With `--crash` the `crash` program runs the equivalent commands over the same dumps beside.
+For each dump: the fault and the culprit function or task found first, CPU seconds of the command with all its
+processes, and the memory they take together at the most (each process' share of what they have in common, MiB). Dumps
+come from `tests/vmcore/make_vmcores.sh` with the facts that their faulty module was written to show. With `--crash` the
+`crash` program runs the equivalent commands over the dumps of that vmlinux's kernel beside.
 """
 
 from __future__ import annotations
@@ -12,41 +13,64 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+LIMIT_SECONDS = 600.0
 # What the command tells, asked of `crash` in its own words.
 CRASH_COMMANDS = "sys\nlog\nbt\nbt -a\nps\nforeach UN bt\nforeach bt\nkmem -i\nkmem -s\nmod\nfiles\nrunq\nquit\n"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds and the resident memory of the largest process, MiB."""
+    """CPU seconds and the memory of all processes together at the most, MiB; both 0 where it did not end in time."""
 
     cpu: float
     memory: float
 
 
 def run(command: list[str], text: str = "") -> tuple[str, Cost]:
-    """Run a command to its end in a child that waits for nothing else, so that its cost is its own."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=600, check=False)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        with os.fdopen(writer, "w") as pipe:
-            json.dump({"out": done.stdout, "cpu": used.ru_utime + used.ru_stime, "rss": used.ru_maxrss / 1024}, pipe)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        told = json.load(pipe)
-    os.waitpid(pid, 0)
-    return told["out"], Cost(told["cpu"], told["rss"])
+    """Run a command to its end and return what it printed and what it cost."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out:
+        given.write(text.encode())
+        given.seek(0)
+        process = subprocess.Popen(command, stdin=given, stdout=out, stderr=subprocess.DEVNULL)
+        memory, end = 0.0, time.monotonic() + LIMIT_SECONDS
+        while True:
+            pid, _, used = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            memory = max(memory, sum(_share(each) for each in _family(process.pid)))
+            if time.monotonic() > end:
+                process.kill()
+            time.sleep(0.02)
+        process.returncode = 0  # it has been waited for
+        out.seek(0)
+        return out.read().decode("utf-8", "replace"), Cost(used.ru_utime + used.ru_stime, memory)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its children, and theirs."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [pid, *(each for child in text.split() for each in _family(int(child)))]
+
+
+def _share(pid: int) -> float:
+    """The proportional set size of a process, MiB; 0 where it just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def right(document: dict[str, Any], expected: dict[str, Any]) -> tuple[bool, bool]:
@@ -71,20 +95,37 @@ def main() -> int:
     chosen = [entry for entry in manifest if not only or entry["scenario"] in only]
     print(f"{'dump':<46} {'fault':<7} {'culprit':<8} {'cpu s':>6} {'MiB':>5}  first hypothesis")
     faults = culprits = 0
+    costs: dict[int, list[Cost]] = {}
+    beside: list[tuple[Cost, Cost]] = []
     for entry in chosen:
         out, cost = run([sys.executable, "-m", "cli.main", "vmcore", entry["path"], "-o", "json", "-q"])
+        costs.setdefault(entry["memory_mib"], []).append(cost)
         document = json.loads(out) if out.startswith("{") else {}
         fault, culprit = right(document, entry["expected"])
         faults, culprits = faults + fault, culprits + (fault and culprit)
         name = f"{entry['scenario']} {entry['kernel'][:14]} {entry['format']} {entry['memory_mib']} MiB"
         print(
-            f"{name:<46} {_mark(fault):<7} {_mark(culprit):<8} {cost.cpu:6.2f} {cost.memory:5.0f}  {_first(document)}"
+            f"{name:<46} {_mark(fault):<7} {_mark(culprit):<8} {cost.cpu:6.2f} {cost.memory:5.0f}  {_first(document)}",
+            flush=True,
         )
-        if options.crash and entry["format"] == "elf":
-            _, beside = run(["crash", "-s", options.crash, entry["path"]], CRASH_COMMANDS)
-            print(f"{'  crash beside it':<46} {'':<7} {'':<8} {beside.cpu:6.2f} {beside.memory:5.0f}", flush=True)
+        if options.crash and entry["format"] == "elf" and entry["kernel"] in Path(options.crash).name:
+            _, other = run(["crash", "-s", options.crash, entry["path"]], CRASH_COMMANDS)
+            beside.append((cost, other))
+            print(f"{'  crash beside it':<46} {'':<7} {'':<8} {other.cpu:6.2f} {other.memory:5.0f}", flush=True)
     print(f"fault right {faults}/{len(chosen)}, fault and culprit right {culprits}/{len(chosen)}")
+    for memory, of in sorted(costs.items()):
+        seconds, sizes = _spread([cost.cpu for cost in of], 2), _spread([cost.memory for cost in of], 0)
+        print(f"{memory} MiB ({len(of)} dumps): {seconds} s CPU, {sizes} MiB of memory")
+    if beside:
+        times, sizes = (median(c.cpu / o.cpu for c, o in beside), median(c.memory / o.memory for c, o in beside))
+        print(
+            f"beside crash ({len(beside)}): {1 / times:.1f} times less CPU, {1 / sizes:.1f} times less memory (median)"
+        )
     return 0
+
+
+def _spread(values: list[float], digits: int) -> str:
+    return f"median {median(values):.{digits}f}, most {max(values):.{digits}f}"
 
 
 def _mark(good: bool) -> str:

@@ -188,9 +188,7 @@ def main() -> int:
 
 
 def report(found: list[Outcome]) -> None:
-    print(
-        f"{'kind':<9} {'files':>5} {'tracebacks':>10} {'hangs':>5} {'hidden':>6} {'error':>5} {'partial':>7} {'whole':>5} {'longest s':>9}"
-    )
+    print("kind      files tracebacks hangs hidden error partial whole longest s")
     for kind in dict.fromkeys(outcome.kind for outcome in found):
         of = [outcome for outcome in found if outcome.kind == kind]
         whole = sum(outcome.ran > 0 and not outcome.skipped for outcome in of)

@@ -46,13 +46,11 @@ def explain(
     debug: opt.Debug = False,
 ) -> None:
     """Say what happened, in which function and task, and show why. No debug information is needed."""
-    from agents.crash import diagnose_crash
     from cli.diagnose import prepare
     from cli.interrupt import clean_termination
     from cli.output import View, emit
     from cli.progress import Progress
     from collectors.vmcore.read import read_crash
-    from wardround.models.document import to_document
 
     view = View(output, html, fail_on, quiet, verbose, no_color)
     settings = prepare(view, {}, logs=False)
@@ -63,6 +61,10 @@ def explain(
 
         vmcore = read_crash(file, tell, vmlinux=vmlinux, modules=modules)
         progress.doing = "judging"
+        # only now: the reader is gone, and what judges takes as much memory again
+        from agents.crash import diagnose_crash
+        from wardround.models.document import to_document
+
         document = to_document(diagnose_crash(vmcore, settings, file.stat().st_mtime))
     raise typer.Exit(emit(document, view))
 

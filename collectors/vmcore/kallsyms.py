@@ -13,6 +13,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from zlib import crc32
 
 import numpy as np
 from drgn import Program, Symbol, SymbolBinding, SymbolKind
@@ -33,29 +34,43 @@ class KallsymsError(ValueError):
     """The table is not there, or damaged."""
 
 
+class Names:
+    """All names in one text, found by number or, through their checksums, by name: 7 MiB where strings would take 25."""
+
+    def __init__(self, text: bytes, starts: NDArray[np.int64], sums: NDArray[np.uint32]) -> None:
+        self._text, self._starts = text, starts
+        self._order = np.argsort(sums, kind="stable")
+        self._sums = sums[self._order]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> bytes:
+        start = int(self._starts[index])
+        return self._text[start : self._text.find(b"\0", start)]
+
+    def find(self, name: bytes) -> list[int]:
+        """Return the numbers of a name, lowest first."""
+        wanted = np.uint32(crc32(name))
+        first, last = np.searchsorted(self._sums, wanted), np.searchsorted(self._sums, wanted, "right")
+        return [index for index in self._order[first:last].tolist() if self[index] == name]
+
+
 class Kallsyms:
     """The table. `find` is what drgn's symbol finders are; `note` says what is wrong with it."""
 
-    def __init__(self, names: list[bytes], types: bytes, addresses: NDArray[np.uint64], note: str = "") -> None:
+    def __init__(self, names: Names, types: bytes, addresses: NDArray[np.uint64], note: str = "") -> None:
         self.note = note
         order = np.argsort(addresses, kind="stable")
         self._sorted = array("Q", addresses[order].tobytes())
-        self._order = order
+        self._order = order.astype(np.int32)
         self._names, self._types, self._addresses = names, types, addresses
-        self._index = dict(
-            zip(reversed(names), range(len(names) - 1, -1, -1), strict=True)
-        )  # the first of a name stays
 
     def find(self, prog: Program, name: str | None, address: int | None, one: bool) -> Sequence[Symbol]:
-        """Return the symbols of a name, or those at or before an address; all where neither is asked for."""
+        """Return the symbols of a name, or those of an address; all where neither is asked for."""
         if name is not None:
-            index = self._index.get(name.encode("ascii", "replace"))
-            if index is None:
-                return ()
-            if one:
-                return (self._symbol(index),)
-            wanted = name.encode("ascii", "replace")
-            return [self._symbol(index) for index, known in enumerate(self._names) if known == wanted]
+            found = self._names.find(name.encode("ascii", "replace"))
+            return [self._symbol(index) for index in (found[:1] if one else found)]
         if address is None:
             return [self._symbol(index) for index in range(len(self._names))]
         return self._around(address, one)
@@ -167,7 +182,7 @@ def _places(raw: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 def _names(
     raw: bytes, begins: NDArray[np.int64], counts: NDArray[np.int64], tokens: list[bytes]
-) -> tuple[list[bytes], bytes]:
+) -> tuple[Names, bytes]:
     """Return (names, their type letters): the first letter of each name's first token is its type."""
     # Every token a second time, as a name's first: without its type letter, behind a separator.
     pieces = [*tokens, *(b"\0" + token[1:] for token in tokens)]
@@ -176,7 +191,10 @@ def _names(
     sizes = np.array([len(piece) for piece in pieces], np.int32)
     places = (np.cumsum(sizes) - sizes).astype(np.int32)
     stream = np.frombuffer(raw, np.uint8)
-    names: list[bytes] = []
+    texts: list[bytes] = []
+    starts: list[NDArray[np.int64]] = []
+    sums = array("I")
+    size = 0
     for first in range(0, len(begins), _BLOCK):
         start, many = begins[first : first + _BLOCK], counts[first : first + _BLOCK]
         heads = np.cumsum(many) - many
@@ -185,9 +203,13 @@ def _names(
         length = sizes[used]
         ends = np.cumsum(length, dtype=np.int32)
         text = table[np.repeat(places[used] - (ends - length), length) + np.arange(int(ends[-1]), dtype=np.int32)]
-        names += text.tobytes().split(b"\0")[1:]
-    if len(names) != len(begins):
+        texts.append(text.tobytes())
+        starts.append(size + 1 + (ends - length)[heads].astype(np.int64))
+        sums.extend(map(crc32, texts[-1].split(b"\0")[1:]))
+        size += len(texts[-1])
+    if len(sums) != len(begins):
         raise KallsymsError("kallsyms' tokens are damaged")
+    names = Names(b"".join([*texts, b"\0"]), np.concatenate(starts), np.frombuffer(sums, np.uint32))
     return names, letters[stream[begins]].tobytes()
 
 
