@@ -77,7 +77,7 @@ def judge(case: damage.Case, path: Path, limit: float = HANG_SECONDS) -> Outcome
     if told["status"] == "error":
         said = f"{told['error']['what']}: {told['error']['why']}"
         return Outcome(case.kind, case.name, code, seconds, "error", traceback, said=said)
-    first = told["hypotheses"][0] if told["hypotheses"] else {"fault": "", "probability": 0.0}
+    first: dict[str, Any] = told["hypotheses"][0] if told["hypotheses"] else {"fault": "", "probability": 0.0}
     return Outcome(
         kind=case.kind, name=case.name, code=code, seconds=seconds, status=told["status"], traceback=traceback,
         fault=first["fault"], probability=first["probability"], ran=len(told["coverage"]["ran"]),
@@ -105,11 +105,12 @@ def _run(arguments: list[str], limit: float) -> tuple[int | None, str, str]:
             except BaseException:  # noqa: BLE001 - the child's end, whatever it is: a traceback is what is looked for
                 os.write(2, format_exc().encode())
             os._exit(code)
-        end, code, status = time.monotonic() + limit, None, 0
+        end = time.monotonic() + limit
+        ended: int | None = None
         while time.monotonic() < end:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                code = os.waitstatus_to_exitcode(status)
+                ended = os.waitstatus_to_exitcode(status)
                 break
             time.sleep(0.02)
         else:
@@ -119,7 +120,7 @@ def _run(arguments: list[str], limit: float) -> tuple[int | None, str, str]:
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode("utf-8", "replace"))
-        return code, texts[0], texts[1]
+        return ended, texts[0], texts[1]
 
 
 def cases(folder: Path, manifest: list[dict[str, Any]]) -> Iterator[damage.Case]:

@@ -48,7 +48,7 @@ def _booted(dump: Dump) -> float | None:
         for address in _clocks(dump):
             with suppress(*DAMAGE):
                 now, since = dump.prog.read_u64(address + seconds), dump.prog.read_u64(address + running)
-                (real,) = struct.unpack("<q", dump.prog.read(address + offset, 8))
+                real: int = struct.unpack("<q", dump.prog.read(address + offset, 8))[0]
                 if _DATES[0] < now < _DATES[1] and abs(now - since - real / 1e9) <= 2.0:
                     return real / 1e9
     return None

@@ -126,13 +126,20 @@ def formats(base: Path) -> Iterator[Case]:
         "flattened magic and noise": b"makedumpfile" + noise,
     }
     for name, content in contents.items():
-        yield Case("format", name, lambda to, content=content: to.write_bytes(content) and None)  # type: ignore[misc]
+        yield Case("format", name, _content(content))
     yield Case("format", "a program", lambda to: copy(Path(sys.executable).resolve(), to))
     for kind in ("user program's core", "module"):
         number = 4 if kind.startswith("user") else 1
         note = struct.pack("<III", 5, 336, 1) + b"CORE\0\0\0\0" + bytes(336)
         elf = _core(62, note, b"\x90" * 4096, kind=number)
-        yield Case("format", f"a {kind}", lambda to, elf=elf: to.write_bytes(elf) and None)  # type: ignore[misc]
+        yield Case("format", f"a {kind}", _content(elf))
+
+
+def _content(content: bytes) -> Callable[[Path], None]:
+    def write(to: Path) -> None:
+        to.write_bytes(content)
+
+    return write
 
 
 def _core(machine: int, notes: bytes, memory: bytes, kind: int = 4) -> bytes:
@@ -165,7 +172,7 @@ def foreign(base: Path) -> Iterator[Case]:
     )
     note = struct.pack("<III", 11, len(text), 0) + b"VMCOREINFO\0\0" + text.ljust(-(-len(text) // 4) * 4, b"\0")
     elf = _core(183, note, random.Random(4).randbytes(1 << 20))
-    yield Case("foreign", "an arm64 core", lambda to: to.write_bytes(elf) and None)
+    yield Case("foreign", "an arm64 core", _content(elf))
 
 
 def foreign_kdump(base: Path) -> Iterator[Case]:
