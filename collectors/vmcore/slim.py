@@ -33,6 +33,7 @@ from wardround.redaction import MASK, redact
 PAGE = 4096
 _PHYSICAL_SPACE = 1 << 46
 _MOST_BYTES = 1 << 30
+_LONG, _CONTEXT = 8, 12  # characters: what is shorter is looked for with so much before it
 _MACHINES = {name: number for number, name in MACHINES.items()}
 
 
@@ -71,20 +72,28 @@ class Pages:
             return bytes(PAGE)
 
 
-def secrets_in(lines: Iterable[str]) -> list[bytes]:
-    """Return the pieces of a kernel log that redaction would take out, as they lie in memory."""
-    found: list[bytes] = []
+def secrets_in(lines: Iterable[str]) -> dict[bytes, bytes]:
+    """Return the pieces of a kernel log that redaction would take out, as they lie in memory, and what replaces each.
+
+    A short one is looked for with what stands before it: alone it would be found all over memory.
+    """
+    found: dict[bytes, bytes] = {}
     for line in lines:
         told = redact(line)
-        if told != line:
-            match = re.fullmatch("(.+?)".join(re.escape(part) for part in told.split(MASK)), line, re.DOTALL)
-            found += [piece.encode() for piece in (match.groups() if match else (line,))]
+        if told == line:
+            continue
+        match = re.fullmatch("(.+?)".join(re.escape(part) for part in told.split(MASK)), line, re.DOTALL)
+        spans = [match.span(number + 1) for number in range(match.re.groups)] if match else [(0, len(line))]
+        for start, end in spans:
+            before = line[max(0, start - _CONTEXT) : start] if end - start < _LONG else ""
+            hidden = before.encode() + b"x" * len(line[start:end].encode())
+            found[(before + line[start:end]).encode()] = hidden
     return found
 
 
-def masked(content: bytes, secrets: list[bytes]) -> bytes:
-    for secret in secrets:
-        content = content.replace(secret, b"x" * len(secret))
+def masked(content: bytes, secrets: dict[bytes, bytes]) -> bytes:
+    for secret, hidden in secrets.items():
+        content = content.replace(secret, hidden)
     return content
 
 
@@ -99,7 +108,7 @@ def notes_of(dump: Dump) -> bytes:
     )
 
 
-def write(out: IO[bytes], notes: bytes, pages: Pages, secrets: list[bytes], machine: int) -> int:
+def write(out: IO[bytes], notes: bytes, pages: Pages, secrets: dict[bytes, bytes], machine: int) -> int:
     """Write the ELF core and return its size."""
     runs = list(pages.runs())
     table_at, headers = 64, len(runs) + 1
