@@ -121,7 +121,7 @@ def _state(diagnosis: Diagnosis, past: _Past) -> tuple[Status, SeverityLevel]:
 
 
 def _summary(diagnosis: Diagnosis, past: _Past, judged: Judgement) -> str:
-    crash = f"{past.told}: {judged.summary}"
+    crash = f"{past.told}: {judged.summary.partition(': ')[0].rstrip('.')}."  # its proof stands with the hypothesis
     if diagnosis.status == "problem":
         return f"{diagnosis.summary} Before that: {crash}"
     if past.ours:

@@ -51,8 +51,8 @@ class Report:
             self._nothing_found()
         for number, fault in enumerate(faults):
             self._fault(fault, words.heading(fault), first=number == 0, quiet=quiet)
-        for number, fault in enumerate(words.before_reboot(self.document)):
-            title = f"{'Also b' if number else 'B'}efore the reboot: {words.heading(fault).lower()}"
+        for number, fault in enumerate(words.last_crash(self.document)):
+            title = words.whose_crash(fault, self.document) + words.heading(fault).lower()
             self._fault(fault, title, first=number == 0 and not faults, quiet=quiet)
         if quiet:
             return

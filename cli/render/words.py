@@ -41,7 +41,7 @@ def found(document: Document) -> list[Hypothesis]:
 
 def nothing_found(document: Document) -> str:
     """Return the headline of a report that names no fault."""
-    if document.about == "host" and before_reboot(document) and document.status == "problem":
+    if document.about == "host" and last_crash(document) and document.status == "problem":
         return "Nothing wrong was found now."
     told = {
         "ok": "No fault found." if document.about == "host" else "No crash found.",
@@ -60,9 +60,18 @@ def present(document: Document) -> list[Hypothesis]:
     return [each for each in found(document) if document.about == "crash" or each.ended is None]
 
 
-def before_reboot(document: Document) -> list[Hypothesis]:
+def last_crash(document: Document) -> list[Hypothesis]:
     """Return what a running host's last crash is put down to."""
     return [each for each in found(document) if each not in present(document)]
+
+
+def whose_crash(hypothesis: Hypothesis, document: Document) -> str:
+    """Return ``Last crash: `` before what a crash of the past is put down to, the name where it is another host's."""
+    if document.about == "crash" or hypothesis.ended is None:
+        return ""
+    crashed = document.crash.host if document.crash is not None else ""
+    other = crashed and crashed.partition(".")[0].casefold() != document.host.partition(".")[0].casefold()
+    return f"Crash of {plain(crashed)}: " if other and document.status != "problem" else "Last crash: "
 
 
 def heading(hypothesis: Hypothesis) -> str:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from wardround.models.vmcore import PastCrash, Vmcore
 
 NAME = "collectors.vmcore"
-GRACE = 0.5  # seconds waited for the reader after the window
+GRACE = 0.2  # seconds waited for the reader after the window
+MARGIN = 0.5  # seconds before its end at which a dump is given up
 LEAST = 2.0  # a dump is not opened for less
 _LOG_BYTES = 4 << 20
 _LOG_LINES = 400
@@ -58,7 +59,7 @@ class PastCrashes:
         newest = next(iter(self._found.crashes), None)
         if newest is None or self._now() - newest.time > self._roots.crash_days * 86400.0:
             return
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds - MARGIN
         self._thread = threading.Thread(target=self._work, args=(newest, end), name="past-crash", daemon=True)
         self._thread.start()
 

@@ -38,7 +38,7 @@ def test_a_crash_is_told_by_when_it_stopped_and_what_it_was_read_from(settings) 
     assert "kernel 6.18" in text.splitlines()[1]
     assert "the dump alone: /var/crash/1/vmcore" in text
     assert "window" not in text
-    assert "Before the reboot" not in text
+    assert "Last crash" not in text
 
 
 def test_the_telling_frames_and_the_lock_cycle_are_shown(settings) -> None:
@@ -63,10 +63,10 @@ def test_a_log_without_a_crash_does_not_say_that_it_crashed(settings) -> None:
 
 
 @pytest.mark.parametrize("render", [_printed, render_markdown, render_html])
-def test_a_hosts_last_crash_is_told_as_before_the_reboot(settings, render) -> None:
+def test_a_hosts_last_crash_is_told_behind_what_is_wrong_now(settings, render) -> None:
     document = to_document(run_round(crashes.after(observations.throttled(), crashes.deadlock()), settings))
     text = " ".join(render(document).split())
-    assert text.index("CPU") < text.index("Before the reboot")
+    assert text.index("CPU") < text.index("Last crash")
     assert "index\\_lock" in text or "index_lock" in text
     assert "The crash: crashed 2026-" in text
 
@@ -74,7 +74,8 @@ def test_a_hosts_last_crash_is_told_as_before_the_reboot(settings, render) -> No
 def test_a_healthy_host_that_crashed_is_said_to_be_well_now(settings) -> None:
     text = _printed(to_document(run_round(crashes.after(observations.healthy(), crashes.deadlock()), settings)))
     assert "Nothing wrong was found now." in text
-    assert "Before the reboot: root cause (confirmed" in text
+    assert "Last crash: root cause (confirmed" in text
+    assert "and was rebooted since" in " ".join(text.split())
     assert "WARNING" in text.splitlines()[0]
     assert "11 s until" in text.splitlines()[0] or "10 s until" in text.splitlines()[0]
 
@@ -87,3 +88,11 @@ def test_control_sequences_of_a_task_name_reach_no_form_of_the_report(settings) 
         assert "\x1b" not in text
         assert "\x07" not in text
     assert "<b>" not in render_html(document)
+
+
+def test_a_crash_of_another_host_bears_its_name(settings) -> None:
+    vmcore = crashes.deadlock()
+    foreign = replace(vmcore, header=replace(vmcore.header, hostname="db-3"))
+    text = _printed(to_document(run_round(crashes.after(observations.healthy(), foreign), settings)))
+    assert "Crash of db-3: root cause (confirmed" in text
+    assert "HEALTHY" in text.splitlines()[0]

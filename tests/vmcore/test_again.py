@@ -56,7 +56,8 @@ def test_every_question_told_is_one_that_is_answered(vmcore: Vmcore) -> None:
         if words[2] != "show":
             continue
         option, value = words[4:]
-        asked = {"--lock": lambda: int(value, 16), "--stack": lambda: int(value)}.get(option, lambda: value)()
+        base = {"--lock": 16, "--stack": 10}.get(option)
+        asked = int(value, base) if base else value
         try:
             QUESTION.validate_python({"ask": option[2:], KINDS[option]: asked})
         except ValidationError as error:
