@@ -59,7 +59,7 @@ def with_past(diagnosis: Diagnosis, observation: Observation, settings: Settings
     if past is None:
         return diagnosis
     judged = judge(past.vmcore, settings, past.crash.time, diagnosis.run_id)
-    proposed = actions(judged, observation, partial(derived_id, "act", diagnosis.run_id))
+    proposed = actions(_of_host(judged), observation, partial(derived_id, "act", diagnosis.run_id))
     told = tuple(_of_the_past(hypothesis, past) for hypothesis in judged.hypotheses[:MOST])
     present = [h for h in diagnosis.hypotheses if h.verdict != "possible"]
     possible = [h for h in diagnosis.hypotheses if h.verdict == "possible"]
@@ -127,6 +127,12 @@ def _summary(diagnosis: Diagnosis, past: _Past, judged: Judgement) -> str:
     if past.ours:
         return f"{crash} Now: {diagnosis.summary}"
     return f"{diagnosis.summary} A dump lies here: {crash}"
+
+
+def _of_host(judged: Judgement) -> Judgement:
+    """Leave the actions on the host as a whole: tasks of the crash and their ids are of another boot."""
+    kept = {number: tuple(n for n in names if n.startswith("host.")) for number, names in judged.actions.items()}
+    return replace(judged, actions=kept)
 
 
 def _cited(judged: Judgement, told: Sequence[Hypothesis]) -> list[Evidence]:

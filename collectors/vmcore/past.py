@@ -57,7 +57,7 @@ class PastCrashes:
             return
         self._found = find(folders(self._roots.var, self._roots.sys, self._roots.crash_dirs))
         newest = next(iter(self._found.crashes), None)
-        if newest is None or self._now() - newest.time > self._roots.crash_days * 86400.0:
+        if newest is None or self._old(newest.time):
             return
         end = time.monotonic() + seconds - MARGIN
         self._thread = threading.Thread(target=self._work, args=(newest, end), name="past-crash", daemon=True)
@@ -69,7 +69,7 @@ class PastCrashes:
             return ()
         newest, *older = (_listed(left) for left in self._found.crashes)
         if self._thread is None:
-            return (replace(newest, why=f"it is older than {self._roots.crash_days:g} days"), *older)
+            return (replace(newest, why=self._too_old), *older)
         self._thread.join(grace)
         with self._lock:
             read = self._read or replace(newest, why="it could not be read in time")
@@ -87,10 +87,17 @@ class PastCrashes:
             skipped.append(Skipped(NAME, _not_read(crashes), command("diagnose vmcore {}", crashes[0].path)))
         return Coverage((NAME,), tuple(skipped))
 
+    @property
+    def _too_old(self) -> str:
+        return f"it is older than {self._roots.crash_days:g} days"
+
+    def _old(self, crashed: float) -> bool:
+        return self._now() - crashed > self._roots.crash_days * 86400.0
+
     def _work(self, crash: Left, end: float) -> None:
         told, why = self._of_log(crash.log) if crash.log else (None, "")
-        self._keep(crash, told, "only its log was read so far" if crash.dump and told else why)
-        if crash.dump:
+        recent = self._keep(crash, told, "only its log was read so far" if crash.dump and told else why)
+        if crash.dump and recent:
             whole, why = self._of_dump(crash.dump, end)
             if whole is None and told is not None:
                 why = f"only its log was read: {why}"
@@ -129,7 +136,8 @@ class PastCrashes:
         with suppress(OSError):  # it ended already
             os.setpriority(os.PRIO_PROCESS, pid, _NICE)
 
-    def _keep(self, crash: Left, vmcore: Vmcore | None, why: str) -> None:
+    def _keep(self, crash: Left, vmcore: Vmcore | None, why: str) -> bool:
+        """Keep what was read so far; return False where its own clock says that the crash is an old one."""
         told = crash.time
         if vmcore is not None:
             vmcore = essential(vmcore)
@@ -137,8 +145,11 @@ class PastCrashes:
             boot = read_host(self._roots).boot_time
             # Records that are moved after the reboot bear its time.
             told = own if own is not None else min(told, boot) if boot and not crash.dump else told
+            if self._old(told):  # a file copied here lately
+                vmcore, why = None, self._too_old
         with self._lock:
             self._read = replace(_listed(crash), time=told, vmcore=vmcore, why=why)
+        return not self._old(told)
 
 
 def _listed(left: Left) -> PastCrash:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agents.round import run_round
+from cli.focus import focused
 from tests.agents import crashes, observations
 from wardround.ids import new_id
 from wardround.models.document import to_document
@@ -77,3 +78,20 @@ def test_the_document_tells_of_the_crash(settings: Settings) -> None:
     ]
     assert [stack.frames for stack in document.crash.stacks] == [["jt_update+0x10 [jtable]"], ["jt_drop+0x10 [jtable]"]]
     assert document.hypotheses[0].ended == document.crash.time
+
+
+def test_no_action_on_a_process_follows_from_a_process_id_of_another_boot(settings: Settings) -> None:
+    hung = replace(crashes.deadlock(), cycles=(), locks=())
+    here = replace(hung, tasks=tuple(replace(t, pid=observations.ENGINE_PID) for t in hung.tasks[:1]))
+    diagnosis = run_round(crashes.after(observations.healthy(), here), settings)
+    assert "kernel.hung_task" in [h.fault for h in diagnosis.hypotheses]
+    assert all(action.action.startswith("host.") for action in diagnosis.actions)
+
+
+def test_a_focus_on_a_process_does_not_catch_a_task_of_the_crash(settings: Settings) -> None:
+    vmcore = crashes.deadlock()
+    tasks = tuple(replace(task, pid=observations.ENGINE_PID) for task in vmcore.tasks)
+    observation = crashes.after(observations.throttled(), replace(vmcore, tasks=tasks))
+    diagnosis = focused(run_round(observation, settings), observation, observations.ENGINE_PID, None)
+    assert diagnosis.hypotheses[0].fault == "cpu.throttling"
+    assert "kernel.deadlock" not in diagnosis.summary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +15,7 @@ from rca.case import Case
 from rca.ground import grounded
 from rca.view import View
 from tests.agents import crashes, observations
-from tests.vmcore.conftest import Vmcores
 from wardround.models.observation import Observation
-from wardround.models.vmcore import PastCrash
 from wardround.settings import Budget
 
 
@@ -118,21 +115,3 @@ def test_a_name_of_the_host_cannot_choose_what_the_operator_pastes() -> None:
         "vmcore.log", {"text": "$(reboot) x"}
     )
     assert shlex.split(evidence.reproduce) == ["diagnose", "vmcore", "show", path, "--log", "$(reboot) x"]
-
-
-def test_a_real_dump_answers_for_structures_and_variables(vmcores: Vmcores) -> None:
-    dump = vmcores.get("abba", "6.12")
-    vmcore = replace(crashes.deadlock(str(dump.path)), variables=())
-    observation = replace(
-        observations.healthy(), crashes=(PastCrash(crashes.CRASHED, str(dump.path), vmcore=vmcore, size=1),)
-    )
-    tools = _tools(observation)
-    (variable,) = tools.call("vmcore.variable", {"name": "init_task"})
-    assert variable.statement.startswith("init_task at 0x")
-    address = variable.statement.split()[2].rstrip(":")
-    (structure,) = tools.call("vmcore.struct", {"type": "task_struct", "address": address})
-    assert "struct task_struct" in structure.statement
-    assert all(len(e.statement) <= MOST_TEXT and grounded(e.statement, [e]) for e in (variable, structure))
-    with pytest.raises(RefusedError):
-        tools.call("vmcore.variable", {"name": "no_such_variable_at_all"})
-    assert Path(dump.path).exists()

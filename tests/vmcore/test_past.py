@@ -69,6 +69,15 @@ def test_an_old_crash_is_not_read_but_told_of(tmp_path: Path) -> None:
     assert note.enable == f"diagnose vmcore {path}"
 
 
+def test_an_old_crash_whose_files_were_copied_lately_is_old(tmp_path: Path) -> None:
+    later = CRASHED + 30 * 86400.0
+    _left(tmp_path, LOGS / "null_write_6.12.log", "dmesg.202611210800", at=later)
+    past, (crash,) = _read(_host(tmp_path), now=later)
+    assert crash.vmcore is None
+    assert crash.time == pytest.approx(CRASHED, abs=1.0)
+    assert "older than 3 days" in past.coverage().skipped[0].reason
+
+
 def test_the_settings_may_ask_not_to_look(tmp_path: Path) -> None:
     _left(tmp_path, LOGS / "null_write_6.12.log", "dmesg.202611210800")
     roots = _host(tmp_path)
