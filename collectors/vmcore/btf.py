@@ -215,6 +215,7 @@ class BtfFinder:
         self.prog, self.btf = prog, btf
         self._variables = variables or {}
         self._made: dict[int, Type] = {}
+        self._making: set[int] = set()  # only members may lead back to their structure, and they are made later
         self._found: dict[tuple[str | TypeKind, ...], Type | None] = {}
 
     # --- drgn's finders ---
@@ -273,7 +274,13 @@ class BtfFinder:
     def type(self, type_id: int) -> Type:
         """Return drgn's type for an id; made once. :raises BtfError: the id or its record is damaged"""
         if type_id not in self._made:
-            self._made[type_id] = self._make(type_id)
+            if type_id in self._making:
+                raise BtfError(f"BTF's type {type_id} is made of itself")
+            self._making.add(type_id)
+            try:
+                self._made[type_id] = self._make(type_id)
+            finally:
+                self._making.discard(type_id)
         return self._made[type_id]
 
     def _make(self, type_id: int) -> Type:

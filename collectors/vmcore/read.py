@@ -63,7 +63,7 @@ def read_crash(
         raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
     if not file.cut:
         return vmcore
-    return replace(vmcore, skipped=(*vmcore.skipped, Skipped("vmcore.file", file.cut)))
+    return replace(vmcore, skipped=(*vmcore.skipped, Skipped("vmcore.packed", file.cut)))
 
 
 def _read(path: Path, file: Unpacked, dump: Callable[[], Vmcore]) -> Vmcore:

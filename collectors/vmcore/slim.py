@@ -145,7 +145,7 @@ def main() -> int:
     log: list[str] = []
     for message in worker.read(dump, Vmcore(worker.header(dump))):
         if message.get("part") == "log":
-            log = [line["text"] for line in message["fields"]["log"]]
+            log = [line.text for line in message["fields"]["log"]]
         if "begin" in message:
             worker.tell(**message)
     secrets = secrets_in(log)

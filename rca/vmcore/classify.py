@@ -223,6 +223,8 @@ def _severity(sure: list[tuple[_Candidate, Hypothesis]], hypotheses: Sequence[Hy
 def _summary(facts: Facts, hypotheses: Sequence[Hypothesis]) -> str:
     if hypotheses and hypotheses[0].probability >= PRESENT:
         return hypotheses[0].headline
+    if facts.panic is None and not facts.vmcore.log:
+        return f"Nothing of the crash can be told: no kernel log could be read from the {facts.source}."
     if facts.panic is None:
         return f"The {facts.source} holds no report of a crash."
     stopped = redact(facts.panic.report or facts.panic.message)

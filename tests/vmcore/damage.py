@@ -131,6 +131,7 @@ def formats(base: Path) -> Iterator[Case]:
     for kind in ("user program's core", "module"):
         number = 4 if kind.startswith("user") else 1
         note = struct.pack("<III", 5, 336, 1) + b"CORE\0\0\0\0" + bytes(336)
+        note += struct.pack("<III", 5, 136, 3) + b"CORE\0\0\0\0" + bytes(136)
         elf = _core(62, note, b"\x90" * 4096, kind=number)
         yield Case("format", f"a {kind}", _content(elf))
 
