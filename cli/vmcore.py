@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from cli import options as opt
+
+if TYPE_CHECKING:
+    from agents.events import RoundEvent
 
 
 class _ExplainByDefault(TyperGroup):
@@ -59,13 +62,17 @@ def explain(
         def tell(section: str) -> None:
             progress.doing = f"reading {section}"
 
+        def follow(event: RoundEvent) -> None:
+            if event.name == "step.started":
+                progress.doing = f"judging: {event.data['step']}"
+
         vmcore = read_crash(file, tell, vmlinux=vmlinux, modules=modules)
         progress.doing = "judging"
         # only now: the reader is gone, and what judges takes as much memory again
         from agents.crash import diagnose_crash
         from wardround.models.document import to_document
 
-        document = to_document(diagnose_crash(vmcore, settings, file.stat().st_mtime))
+        document = to_document(diagnose_crash(vmcore, settings, file.stat().st_mtime, follow))
     raise typer.Exit(emit(document, view))
 
 

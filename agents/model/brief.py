@@ -107,11 +107,10 @@ def planning(case: Case, offered: Iterable[tuple[str, str, str]]) -> Brief:
     unusual = _unusual(case)
     parts = {"suspects": suspects, "unusual": unusual, "open_tests": tests, "crash": _crash(case)}
     known = _evidence(case, case.ranked()[:8], brief, MOST_BYTES - _size(parts))
-    brief.text = _fenced(
-        {**parts, "evidence": known},
-        "Which of the open tests tell most now? Name up to 6 by label, and up to 2 look-ups if one would help. "
-        "Say enough=true when the evidence suffices.",
-    )
+    ask = "Which of the open tests tell most now? Name up to 6 by label, and up to 2 look-ups if one would help. "
+    if vmcore.alone(case):
+        ask = "The kernel crashed and no test is open. Name up to 2 look-ups into the crash if one would help. "
+    brief.text = _fenced({**parts, "evidence": known}, f"{ask}Say enough=true when the evidence suffices.")
     return brief
 
 

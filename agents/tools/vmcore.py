@@ -16,7 +16,7 @@ from pydantic import Field
 from agents.tools.base import Arguments, RefusedError, Tool, plain
 from rca.case import Case
 from rca.ground import numbers
-from rca.vmcore.told import frame_words
+from rca.vmcore.told import frame_words, lock_words
 from wardround.errors import WardroundError
 from wardround.models.diagnosis import Evidence, Number, Trust
 from wardround.models.vmcore import Lock, PastCrash, Task, Vmcore
@@ -113,8 +113,7 @@ def _lock(vmcore: Vmcore, found: Lock) -> str:
     held = f"held by {holder.name} ({found.certainty})" if holder is not None else "its holder is not known"
     waiting = [task.name for each in found.waiters if (task := vmcore.task(each)) is not None]
     shown = ", ".join(waiting[:MOST_WAITERS])
-    name = found.symbol or f"at {found.address:#x}"
-    return f"{found.kind} {name}: {held}; {len(found.waiters)} wait for it: {shown}"
+    return f"{lock_words(found)}: {held}; {len(found.waiters)} wait for it: {shown}"
 
 
 def log(case: Case, arguments: LogArguments) -> list[Evidence]:

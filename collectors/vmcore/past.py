@@ -79,9 +79,10 @@ class PastCrashes:
         """Say what was looked at, what may not be listed, and which crashes were not read."""
         if not self._roots.crash_days:
             return Coverage()
-        skipped = [
-            Skipped(NAME, f"{folder} cannot be listed ({why})", "run it as root") for folder, why in self._found.refused
-        ]
+        skipped = []
+        if refused := self._found.refused:
+            closed = ", ".join(folder for folder, _ in refused)
+            skipped.append(Skipped(NAME, f"{closed} cannot be listed ({refused[0][1]})", "run it as root"))
         crashes = self.finish(0.0)
         if crashes and crashes[0].why:
             skipped.append(Skipped(NAME, _not_read(crashes), command("diagnose vmcore {}", crashes[0].path)))

@@ -12,7 +12,7 @@ from rca.model import Curve, Finding
 from rca.vmcore.facts import Facts, function_of
 from rca.vmcore.playbook import Clue, Playbook
 from rca.vmcore.story import blame, plain, telling
-from wardround.models.diagnosis import Culprit
+from wardround.models.diagnosis import Culprit, Number
 from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse
 
 _MIB = 2**20
@@ -115,9 +115,10 @@ def _held(facts: Facts, _: Culprit) -> Finding | None:
         return None
     if memory.holders and memory.holders[0].statement:
         holder = memory.holders[0]
-        return facts.finding(
-            holder.share, holder.statement, "Mem-Info", {"held": holder.bytes, "share": holder.share}, "By"
-        )
+        cache = next((c for c in memory.caches if holder.kind == "slab" and holder.name in (c.name, *c.aliases)), None)
+        show = ("--struct", "kmem_cache", f"{cache.address:#x}") if cache is not None and cache.address else ()
+        values: dict[str, Number] = {"held": holder.bytes, "share": holder.share}
+        return facts.finding(holder.share, holder.statement, "Mem-Info", values, "By", show)
     total = memory.total or sum(size for _, size in memory.parts) or 1
     free = dict(memory.parts).get("free", 0)
     return facts.finding(
@@ -145,6 +146,7 @@ def _cached(facts: Facts, _: Culprit) -> Finding | None:
         cache.name,
         {"cache": cache.bytes, "slab": slab, "objects": cache.active, "merged": cache.merged},
         "By",
+        ("--struct", "kmem_cache", f"{cache.address:#x}") if cache.address else (),
     )
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from rca.vmcore.facts import Facts
 from rca.vmcore.story import from_fault, telling
 from wardround.models.diagnosis import Crash, CrashStack
-from wardround.models.vmcore import Lock, StackFrame, Task, Vmcore
+from wardround.models.vmcore import Certainty, Lock, StackFrame, Task, Vmcore
 
 MOST_FRAMES = 8
 MOST_STACKS = 4
 MOST_WAITS = 8
+_PAGE = 4096
 
 
 def told(facts: Facts) -> Crash:
@@ -70,19 +71,26 @@ def _waits(vmcore: Vmcore) -> Iterator[str]:
         for n, (task, address) in enumerate(zip(cycle.tasks, cycle.locks, strict=False)):
             ringed.add(address)
             owner = cycle.tasks[(n + 1) % len(cycle.tasks)]
-            yield f"{_name(vmcore, task)} waits for {_lock(locks.get(address))}, held by {_name(vmcore, owner)}"
+            holder = f"held by {_name(vmcore, owner)}{_doubt(cycle.certainty)}"
+            yield f"{_name(vmcore, task)} waits for {lock_words(locks.get(address))}, {holder}"
     held = [lock for lock in vmcore.locks if lock.owner is not None and lock.waiters and lock.address not in ringed]
     for lock in sorted(held, key=lambda lock: -len(lock.waiters)):
-        sure = "" if lock.certainty in ("read", "derived") else f" ({lock.certainty})"
         first, more = _name(vmcore, lock.waiters[0]), len(lock.waiters) - 1
         waiting = f"{first} and {more} more wait" if more else f"{first} waits"
-        yield f"{waiting} for {_lock(lock)}, held by {_name(vmcore, lock.owner)}{sure}"
+        yield f"{waiting} for {lock_words(lock)}, held by {_name(vmcore, lock.owner)}{_doubt(lock.certainty)}"
 
 
-def _lock(lock: Lock | None) -> str:
+def _doubt(certainty: Certainty) -> str:
+    return "" if certainty in ("read", "derived") else f" ({certainty})"
+
+
+def lock_words(lock: Lock | None) -> str:
+    """Return a lock by its symbol or its address; of a log neither is known, its locks are only numbered."""
     if lock is None:
         return "a lock"
-    return f"{lock.kind} {lock.symbol or f'at {lock.address:#x}'}"
+    if lock.symbol:
+        return f"{lock.kind} {lock.symbol}"
+    return f"{lock.kind} at {lock.address:#x}" if lock.address >= _PAGE else f"a {lock.kind}"
 
 
 def _name(vmcore: Vmcore, address: int | None) -> str:

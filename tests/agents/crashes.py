@@ -21,9 +21,14 @@ def null_write() -> Vmcore:
     return read_log(LOGS / "null_write_6.12.log")
 
 
+def logged_deadlock() -> Vmcore:
+    """Two tasks that wait for each other's mutexes, as a kernel that prints likely owners logs it."""
+    return read_log(LOGS / "mutex_owners_6.18.log")
+
+
 def deadlock(path: str = "/var/crash/1/vmcore") -> Vmcore:
     """Two tasks of two modules that wait for each other's mutexes, as a dump tells it."""
-    told = read_log(LOGS / "mutex_owners_6.18.log")
+    told = logged_deadlock()
     one, two = 0xFFFF888100010000, 0xFFFF888100020000
     locks = (
         Lock("mutex", 0xFFFFFFFFC0A01000, "index_lock", owner=two, waiters=(one,)),

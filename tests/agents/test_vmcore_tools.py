@@ -115,3 +115,9 @@ def test_a_name_of_the_host_cannot_choose_what_the_operator_pastes() -> None:
         "vmcore.log", {"text": "$(reboot) x"}
     )
     assert shlex.split(evidence.reproduce) == ["diagnose", "vmcore", "show", path, "--log", "$(reboot) x"]
+
+
+def test_locks_of_a_log_are_numbered_and_their_numbers_are_not_told_as_addresses() -> None:
+    tools = _tools(crashes.after(observations.healthy(), crashes.logged_deadlock()))
+    (evidence,) = tools.call("vmcore.lock", {"lock": "0x1"})
+    assert evidence.statement.startswith("a mutex: held by")
