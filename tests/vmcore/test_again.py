@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
+from collectors.vmcore.fromlog import read_log
 from collectors.vmcore.questions import QUESTION
 from rca.vmcore.classify import classify
 from tests.agents import crashes
-from wardround.models.vmcore import Anomaly, Variable, Vmcore
+from wardround.models.vmcore import Anomaly, CacheUse, MemoryUse, Variable, Vmcore
 
 KINDS = {"--stack": "pid", "--lock": "address", "--log": "text", "--variable": "name"}
 
@@ -42,6 +43,13 @@ def test_a_broken_object_is_shown_by_its_variable() -> None:
     known = Variable("pool_users", "flowctl", 0xFFFFFFFFC0A03000, 4, 2**32 - 3)
     told = replace(vmcore, anomalies=(broken,), variables=(known,))
     assert _commands(told)["objects"][-2:] == ["--variable", "pool_users"]
+
+
+def test_a_cache_that_filled_the_memory_is_shown_by_its_structure() -> None:
+    told = _dumped(read_log(crashes.LOGS / "oom_tasks_6.1.log"))
+    cache = CacheUse("sess_entry", 0xFFFF888100030000, 112, 600_000, 600_100, 66 << 20)
+    vmcore = replace(told, memory=MemoryUse(128 << 20, (("slab_unreclaimable", 70 << 20),), (cache,)))
+    assert _commands(vmcore)["cache"][-3:] == ["--struct", "kmem_cache", "0xffff888100030000"]
 
 
 def test_of_a_log_the_line_is_searched() -> None:
