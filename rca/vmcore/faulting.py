@@ -39,7 +39,7 @@ FITS: Mapping[str, Mapping[str, float]] = {
 }
 _FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 4.0))
 _BAD_ACCESS = ("general_protection", "bad_pointer", "null_pointer", "unknown")
-_NAME = re.compile(r"[A-Za-z_]\w*")
+_VARIABLE = re.compile(r"([A-Za-z_]\w*) at 0x")
 _NEAR_NULL = 16 * 4096
 _ERRORS = (1 << 64) - 4096
 
@@ -145,7 +145,7 @@ def _anomalies(*words: str) -> Clue:
             worst.statement,
             worst.subject,
             {**worst.values, "found": len(found)},
-            show=("--variable", name) if (name := _variable(facts, worst.subject)) else (),
+            show=("--variable", name) if (name := _variable(worst)) else (),
         )
 
     return Clue(
@@ -153,10 +153,10 @@ def _anomalies(*words: str) -> Clue:
     )
 
 
-def _variable(facts: Facts, subject: str) -> str:
+def _variable(worst: Anomaly) -> str:
     """The name of the variable that an object was found in, empty where it is none."""
-    known = {variable.name for variable in facts.vmcore.variables}
-    return next((name for name in _NAME.findall(subject) if name in known), "")
+    found = _VARIABLE.match(worst.source)
+    return found[1] if found and worst.subject.startswith(found[1]) else ""
 
 
 def _where(culprit: Culprit) -> str:

@@ -12,7 +12,7 @@ from collectors.vmcore.fromlog import read_log
 from collectors.vmcore.questions import QUESTION
 from rca.vmcore.classify import classify
 from tests.agents import crashes
-from wardround.models.vmcore import Anomaly, CacheUse, MemoryUse, Variable, Vmcore
+from wardround.models.vmcore import Anomaly, CacheUse, MemoryUse, Vmcore
 
 KINDS = {"--stack": "pid", "--lock": "address", "--log": "text", "--variable": "name"}
 
@@ -39,9 +39,8 @@ def test_a_report_is_shown_by_its_own_line_and_the_accused_by_the_stack() -> Non
 
 def test_a_broken_object_is_shown_by_its_variable() -> None:
     vmcore = _dumped(crashes.null_write())
-    broken = Anomaly("refcount", "pool_users of flowctl", "pool_users is -3", "flowctl", {"value": -3})
-    known = Variable("pool_users", "flowctl", 0xFFFFFFFFC0A03000, 4, 2**32 - 3)
-    told = replace(vmcore, anomalies=(broken,), variables=(known,))
+    broken = Anomaly("refcount", "pool_users", "pool_users is -3", "pool_users at 0xffffffffc0a03000", {"value": -3})
+    told = replace(vmcore, anomalies=(broken,))
     assert _commands(told)["objects"][-2:] == ["--variable", "pool_users"]
 
 
