@@ -24,8 +24,8 @@ from typing import IO
 
 from drgn import FaultError, Program
 
-from collectors.vmcore import elf, worker
-from collectors.vmcore.open import MACHINES, Dump, load, open_dump
+from collectors.vmcore import elf, kdump, worker
+from collectors.vmcore.open import MACHINES, Dump, identify, load, open_dump
 from wardround.errors import UserError
 from wardround.models.vmcore import Vmcore
 from wardround.redaction import MASK, redact
@@ -98,8 +98,8 @@ def masked(content: bytes, secrets: dict[bytes, bytes]) -> bytes:
 
 
 def notes_of(dump: Dump) -> bytes:
-    """The dump's own ELF notes (registers of each CPU, VMCOREINFO); of other formats VMCOREINFO alone."""
-    if dump.format == "elf" and (found := elf.notes(dump.path)):
+    """The dump's own ELF notes (registers of each CPU, VMCOREINFO); where there are none VMCOREINFO alone."""
+    if found := elf.notes(dump.path) if dump.format == "elf" else kdump.notes(dump.path):
         return found
     text = "".join(f"{key}={value}\n" for key, value in dump.info.items()).encode()
     name = b"VMCOREINFO\0"
@@ -108,25 +108,44 @@ def notes_of(dump: Dump) -> bytes:
     )
 
 
+def headers(notes: bytes, runs: list[tuple[int, int]], machine: int) -> tuple[bytes, int]:
+    """Return (an ELF core's headers and notes, its size). `runs` are (first page, number of pages) of memory."""
+    notes_at = 64 + 56 * (len(runs) + 1)
+    at = data_at = -(-(notes_at + len(notes)) // PAGE) * PAGE
+    head = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", 4, machine, 1, 0, 64, 0, 0, 64, 56, len(runs) + 1, 0, 0, 0)
+    head += struct.pack("<IIQQQQQQ", elf.NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0)
+    for first, count in runs:
+        head += struct.pack("<IIQQQQQQ", elf.LOAD, 7, at, 0, first * PAGE, count * PAGE, count * PAGE, 0)
+        at += count * PAGE
+    return (head + notes).ljust(data_at, b"\0"), at
+
+
 def write(out: IO[bytes], notes: bytes, pages: Pages, secrets: dict[bytes, bytes], machine: int) -> int:
     """Write the ELF core and return its size."""
     runs = list(pages.runs())
-    table_at, headers = 64, len(runs) + 1
-    notes_at = table_at + 56 * headers
-    data_at = -(-(notes_at + len(notes)) // PAGE) * PAGE
-    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
-    out.write(ident + struct.pack("<HHIQQQIHHHHHH", 4, machine, 1, 0, table_at, 0, 0, 64, 56, headers, 0, 0, 0))
-    out.write(struct.pack("<IIQQQQQQ", elf.NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0))
-    at = data_at
-    for first, count in runs:
-        size = count * PAGE
-        out.write(struct.pack("<IIQQQQQQ", elf.LOAD, 7, at, 0, first * PAGE, size, size, 0))
-        at += size
-    out.write(notes.ljust(data_at - notes_at, b"\0"))
+    head, size = headers(notes, runs, machine)
+    out.write(head)
     for first, count in runs:
         run = b"".join(pages.content(page) for page in range(first, first + count))
         out.write(masked(run, secrets))
-    return at
+    return size
+
+
+def watched(path: Path, pages: Pages) -> Dump:
+    """Open a dump so that every read of memory passes through `pages`.
+
+    libkdumpfile finds its pages by itself: so its dumps are read by way of an empty core with their notes, and drgn
+    follows the page tables.
+    """
+    if identify(path)[0] == "elf":
+        return open_dump(path, pages.watch)
+    inner = open_dump(path)
+    descriptor = os.memfd_create("core")
+    head, size = headers(notes_of(inner), [(0, 1)], _MACHINES.get(inner.architecture, 62))
+    os.write(descriptor, head)
+    os.ftruncate(descriptor, size)
+    return open_dump(Path(f"/proc/self/fd/{descriptor}"), pages.watch)
 
 
 def main() -> int:
@@ -138,7 +157,7 @@ def main() -> int:
     worker.limit(writes=_MOST_BYTES)
     try:
         pages = Pages(load(options.file))
-        dump = open_dump(options.file, pages.watch)
+        dump = watched(options.file, pages)
     except UserError as error:
         worker.tell(refused={"what": error.what, "why": error.why, "do": error.do})
         return 0

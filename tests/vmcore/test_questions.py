@@ -32,8 +32,9 @@ def test_each_kind_of_question_is_answered(vmcores: Vmcores, series: str) -> Non
     told = _ask(dump.path, ask="lock", address=lock.address)
     assert "held by" in told
     assert "waits:" in told
-    structure = _ask(dump.path, ask="struct", type="task_struct", address=waiting.address)
-    assert f'.comm = (char [16])"{waiting.comm}"' in structure
+    structure = _ask(dump.path, ask="struct", type="mutex", address=lock.address)
+    assert ".wait_list = " in structure
+    assert structure.startswith("(struct mutex){")
     assert "init_task" in _ask(dump.path, ask="variable", name="init_task")
     assert "lines hold 'linux version'" in _ask(dump.path, ask="log", text="linux version")
 
