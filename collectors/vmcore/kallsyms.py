@@ -36,7 +36,7 @@ class KallsymsError(ValueError):
 
 
 class Names:
-    """All names in one text, found by number or, through their checksums, by name: 7 MiB where strings would take 25."""
+    """All names in one text, found by number or, by their checksums, by name: 7 MiB where strings would take 25."""
 
     def __init__(self, text: bytes, starts: NDArray[np.int64], sums: NDArray[np.uint32]) -> None:
         self._text, self._starts = text, starts
