@@ -42,8 +42,9 @@ def _leak_suspects(view: View) -> list[Culprit]:
     growth = _growth(view)
     found = []
     for pid, speed in growth.items():
-        if pid not in view.observation.after.processes:
-            continue  # what has ended leaks no more
+        last = view.observation.after.processes.get(pid)
+        if last is None or last.state in ("Z", "X"):
+            continue  # what has ended leaks no more, reaped or not
         grown = speed * view.seconds
         if grown >= 2 * MIB and room(view, view.users[pid]).free / speed < HORIZON:
             found.append((speed, view.users[pid]))
