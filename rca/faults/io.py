@@ -71,7 +71,7 @@ def issuers(view: View, device: str) -> dict[int, float]:
     if not traced:
         return accounts
     share = {pid: rate for pid, rate in traced.items() if pid in view.users}
-    for_others = sum(traced.values()) - sum(share.values())
+    for_others = max(volume(view, device), sum(traced.values())) - sum(share.values())
     everywhere = view.per_pid("linux.disk.process_io")
     beyond = {pid: max(rate - everywhere.get(pid, 0.0), 0.0) for pid, rate in accounts.items()}
     scale = min(for_others / max(sum(beyond.values()), 1.0), 1.0)
