@@ -195,7 +195,7 @@ SATURATION = FaultModel(
             "device_busy",
             "metric.block",
             _busy,
-            Curve((0.5, -3.0), (0.65, -0.5), (0.75, 0.0), (0.9, 1.0), (0.97, 1.6)),
+            Curve((0.5, -3.0), (0.65, -0.5), (0.75, 0.5), (0.9, 1.0), (0.97, 1.6)),
             needed=True,
             ask="the device is never idle: `iostat -x 1`, column %util",
         ),
