@@ -18,6 +18,7 @@ from wardround.shell import command
 
 # A leak matters where it reaches its limit within a working day.
 HORIZON = 8 * 3600.0
+YOUNG = 4.0  # windows: a program this young may still be starting
 
 
 def floors(level: FloatArray) -> FloatArray:
@@ -136,6 +137,22 @@ def _started_lately(view: View, culprit: Culprit) -> Finding | None:
     )
 
 
+def _starting(view: View, culprit: Culprit) -> Finding | None:
+    """A program that works at full speed since it began builds up what it needs; it is no leak yet."""
+    process = view.processes.get(culprit.pid or 0)
+    if process is None or view.observation.end - process.start > YOUNG * view.seconds:
+        return None
+    demand = view.cpu.get(process.pid, 0.0) + view.per_pid("linux.process.run_delay").get(process.pid, 0.0)
+    return Finding(
+        value=demand,
+        statement=f"{who(culprit)} began lately and computes: it wants {demand:.2f} CPUs",
+        values={"cpus_wanted": demand},
+        unit="{cpu}",
+        reproduce=f"ps -o etimes,time,comm -p {process.pid}",
+        source="collectors.process",
+    )
+
+
 LEAK = FaultModel(
     fault="mem.leak",
     culprit="process",
@@ -158,6 +175,7 @@ LEAK = FaultModel(
             needed=True,
         ),
         Feature("age", "topology.process", _started_lately, Curve((0.5, -1.5), (1.2, -0.6), (3.0, 0.0), (10.0, 0.5))),
+        Feature("starting", "metric.cpu", _starting, Curve((0.3, 0.0), (0.6, -1.6), (0.9, -2.6))),
     ),
     headline=lambda c, f: (
         f"{who(c)} leaks memory: {size(f['growth'].values['bytes_per_second'] or 0)}/s without levelling off, "

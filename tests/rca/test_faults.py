@@ -68,6 +68,19 @@ def test_steady_growth_is_a_leak() -> None:
     assert first(growing([(100 + 30 * t) * MIB for t in range(11)]).build())[:3] == ("mem.leak", "ingest", 500)
 
 
+def test_a_program_that_computes_since_it_began_is_starting() -> None:
+    """It loads its data at full speed: the same growth of a program that hardly computes is a leak."""
+
+    def young(cpu: float) -> list[str]:
+        builder = HostBuilder()
+        builder.runs(process(500, "loader", start=START - 8), cpu=cpu)
+        builder.level("linux.process.memory.anon", [(100 + 30 * t) * MIB for t in range(11)], pid=500)
+        return [h.fault for h in judge(builder.build()).hypotheses if h.probability >= 0.5]
+
+    assert young(0.05) == ["mem.leak"]
+    assert young(0.9) == []
+
+
 def test_a_zombie_leaks_no_more() -> None:
     """Its parent has not reaped it yet: what grew is gone."""
     observed = growing([(100 + 30 * t) * MIB for t in range(11)]).build()
