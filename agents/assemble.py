@@ -8,6 +8,8 @@ from agents.context import RoundContext
 from agents.specialists import SPECIALISTS
 from agents.state import RoundState
 from agents.tools.base import plain
+from agents.tools.vmcore import crashes
+from agents.words import ALONE
 from rca.conclude import Conclusion
 from wardround.ids import derived_id
 from wardround.models.diagnosis import (
@@ -24,7 +26,6 @@ from wardround.models.observation import Observation
 
 # A model may change the order of two hypotheses only while the odds of one are at most this many times the other's.
 MARGIN = 3.0
-ALONE = "no language model is configured: the rule engine judged alone"
 
 
 def assemble(context: RoundContext, state: RoundState, observation: Observation, notes: Sequence[Skipped]) -> Diagnosis:
@@ -138,7 +139,8 @@ def _coverage(context: RoundContext, state: RoundState, observation: Observation
     """Add to what observed the host which specialists judged it, and what broke on the way."""
     visited = set(state.get("visited", []))
     ran = [f"agents.{name}" for name in SPECIALISTS if name in visited]
-    idle = [Skipped(f"agents.{name}", "no question needed it") for name in SPECIALISTS if name not in visited]
+    wanted = [name for name in SPECIALISTS if name != "vmcore" or crashes(context.case)]
+    idle = [Skipped(f"agents.{name}", "no question needed it") for name in wanted if name not in visited]
     broken = [Skipped(f"rca.{name}", plain(why)) for name, why in sorted(context.case.failed.items())]
     return Coverage(
         ran=(*observation.coverage.ran, *ran),

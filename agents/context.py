@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from agents.events import Listener, RoundEvent, nobody
 from agents.planner import Planner
 from agents.state import Call
-from agents.tools import log, metric, topology
-from agents.tools.base import Budgeted, CaseTools, Cleaned, RefusedError, Toolset, Watched
+from agents.tools import log, metric, topology, vmcore
+from agents.tools.base import Budgeted, CaseTools, Cleaned, RefusedError, Tool, Toolset, Watched
 from agents.tools.questions import question_tools
 from rca.case import Case
 from rca.conclude import Conclusion, conclude
@@ -72,10 +72,18 @@ class RoundContext:
         return derived_id("act", self.run_id, name)
 
 
+def follow_ups(case: Case) -> tuple[Tool, ...]:
+    """Return the tools that a planner may ask for detail; those about a crash only where one was read."""
+    crash = vmcore.TOOLS if vmcore.crashes(case) else ()
+    if vmcore.alone(case):
+        return crash
+    return (*metric.TOOLS, *log.TOOLS, *topology.TOOLS, *crash)
+
+
 def open_tools(case: Case, budget: Budget, listener: Listener, before: Iterable[Call] = ()) -> Toolset:
     """Return the tools of a round, after repeating the calls of a killed process (silently, and counted)."""
     known = question_tools(candidate.model for candidate in case.candidates.values())
-    known |= {tool.name: tool for tool in (*metric.TOOLS, *log.TOOLS, *topology.TOOLS)}
+    known |= {tool.name: tool for tool in follow_ups(case)}
     counted = Budgeted(Cleaned(CaseTools(case, known), case), budget.tool_calls)
     for call in before:
         try:

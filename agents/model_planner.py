@@ -7,18 +7,16 @@ for the rest of the round and the report says so; what it leaves unasked the rul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from agents.context import follow_ups
 from agents.model import answers, brief, claims
 from agents.planner import Plan, Review, Spent
 from agents.rule_planner import RulePlanner, batched
 from agents.state import Call, ReviewState, RoundState
-from agents.tools import log as log_tools
-from agents.tools import metric as metric_tools
-from agents.tools import topology as topology_tools
+from agents.tools import vmcore
 from agents.tools.base import Tool
 from rca.case import Case, Test
 from rca.conclude import Conclusion
@@ -36,8 +34,6 @@ OFFERED = 16
 LEAST_GAIN = 0.001
 # Seconds kept back, so that the rules can end the round in time.
 RESERVE = 2.0
-
-LOOKS: Mapping[str, Tool] = {t.name: t for t in (*metric_tools.TOOLS, *log_tools.TOOLS, *topology_tools.TOOLS)}
 
 
 class ModelPlanner:
@@ -57,10 +53,11 @@ class ModelPlanner:
     def next(self, case: Case, state: RoundState, seconds: float) -> Plan:
         led = state.get("visits", 0)
         offered = [t for t in case.tests() if t.gain >= LEAST_GAIN][:OFFERED]
-        if state.get("model_down") or led >= MOST_LED or not offered:
+        # A crash is judged before the round: only look-ups are left to ask.
+        if state.get("model_down") or led >= MOST_LED or not (offered or vmcore.alone(case)):
             return self._rules.next(case, state, seconds)
         question = brief.planning(case, [(_key(t), t.tool, t.candidate) for t in offered])
-        schema = answers.next_schema(list(question.tests.keys), LOOKS)
+        schema = answers.next_schema(list(question.tests.keys), _looks(case))
         spent, answer = self._ask(question.text, schema, state, seconds)
         read = answers.read_next(answer) if isinstance(answer, dict) else None
         if read is None:
@@ -81,8 +78,9 @@ class ModelPlanner:
         by_key = {_key(test): test for test in offered}
         wanted = list(dict.fromkeys(read.tests))[: answers.MOST_TESTS]
         tests = [by_key[question.tests.keys[label]] for label in wanted if label in question.tests.keys]
-        looks = [Call(tool=k.tool, arguments=k.arguments) for k in read.look[: answers.MOST_LOOKS] if k.tool in LOOKS]
-        unknown = len(wanted) - len(tests) + sum(look.tool not in LOOKS for look in read.look)
+        known = _looks(case)
+        looks = [Call(tool=k.tool, arguments=k.arguments) for k in read.look[: answers.MOST_LOOKS] if k.tool in known]
+        unknown = len(wanted) - len(tests) + sum(look.tool not in known for look in read.look)
         notes = (f"{self.name} asked for {unknown} tests or tools that do not exist: dropped",) if unknown else ()
         calls = (*batched(tests), *looks)
         if calls and not read.enough:
@@ -149,6 +147,10 @@ class ModelPlanner:
             answer = error.what
         after = (endpoint.calls, endpoint.input_tokens, endpoint.output_tokens)
         return Spent(*(now - then for now, then in zip(after, before, strict=True))), answer
+
+
+def _looks(case: Case) -> dict[str, Tool]:
+    return {tool.name: tool for tool in follow_ups(case)}
 
 
 def _key(test: Test) -> str:

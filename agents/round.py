@@ -24,6 +24,7 @@ from agents.assemble import assemble
 from agents.context import RoundContext, open_tools
 from agents.events import Listener, nobody
 from agents.graph import MOST_STEPS, Graph, build
+from agents.past import with_past
 from agents.planner import Planner
 from agents.rounds import claimed, run_id_of, unfinished
 from agents.rule_planner import RulePlanner
@@ -146,7 +147,7 @@ def _walk(
             saver.delete_thread(str(config["configurable"]["thread_id"]))
             context = _context(observation, settings, run_id, planner, listener, {}, notes)
             state = _invoke(graph, config, {"run_id": run_id}, context)
-    diagnosis = assemble(context, state, observation, notes)
+    diagnosis = with_past(assemble(context, state, observation, notes), observation, settings)
     saver.delete_thread(str(config["configurable"]["thread_id"]))
     context.tell("run.finished", status=diagnosis.status, summary=diagnosis.summary)
     return diagnosis

@@ -12,7 +12,7 @@ from agents.tools.base import Only, RefusedError
 
 log = structlog.get_logger(__name__)
 
-SPECIALISTS = ("metric", "log", "topology")
+SPECIALISTS = ("metric", "log", "topology", "vmcore")
 
 
 def visit(specialist: str, state: RoundState, context: RoundContext) -> dict[str, Any]:

@@ -50,11 +50,15 @@ class Check:
     required: bool = False
 
 
+_KDUMP = "install kdump-tools (or kexec-tools) and boot with crashkernel=256M"
+
+
 def run_checks(settings: Settings, check_model: bool = False) -> Iterator[Check]:
     """Yield all checks, the host first, then this program's own places, then every collector's probe."""
     yield Check("wardround", "ok", f"{__version__} on Python {platform.python_version()}")
     host: tuple[Callable[[], Check], ...] = (
-        kernel, privileges, procfs, pressure, cgroups, delay_accounting, kernel_log, journal, nvidia,
+        kernel, privileges, procfs, pressure, cgroups, delay_accounting, kernel_log, journal, crash_dumps,
+        nvidia,
     )  # fmt: skip
     for check in host:
         yield check()
@@ -117,6 +121,17 @@ def kernel_log() -> Check:
         fix = "run as root" if error.errno in (errno.EPERM, errno.EACCES) else "use a host or container with /dev/kmsg"
         return Check("kernel log", "missing", f"/dev/kmsg: {_why(error)}", fix)
     return Check("kernel log", "ok", "/dev/kmsg")
+
+
+def crash_dumps(sys: Path = Path("/sys")) -> Check:
+    if _read(sys / "kernel/kexec_crash_loaded").strip() == "1":
+        return Check("crash dumps", "ok", "a crash kernel is loaded")
+    backend = _read(sys / "module/pstore/parameters/backend").strip()
+    if backend not in ("", "(null)"):
+        return Check(
+            "crash dumps", "limited", f"only the last lines of the log are kept, by pstore ({backend})", _KDUMP
+        )
+    return Check("crash dumps", "limited", "a crash of the kernel would leave nothing to explain it by", _KDUMP)
 
 
 def journal() -> Check:

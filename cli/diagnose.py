@@ -59,13 +59,18 @@ def run(request: Request, view: View) -> int:
     return code
 
 
-def prepare(view: View, flags: dict[str, object]) -> Settings:
-    """Load the settings, set up logging, and refuse at once a page that could not be written after the window."""
-    from wardround.logging import configure
+def prepare(view: View, flags: dict[str, object], *, logs: bool = True) -> Settings:
+    """Load the settings, set up logging, and refuse at once a page that could not be written after the window.
+
+    Without `logs` nothing is logged unless a model is asked: logging alone would be a tenth of a short command's cost.
+    """
     from wardround.settings import load
 
-    configure(view.verbose)
     loaded = load(flags)
+    if logs or loaded.settings.model.configured:
+        from wardround.logging import configure
+
+        configure(view.verbose)
     for note in loaded.notes:
         print(f"diagnose: {note}", file=sys.stderr)
     if view.html is not None:

@@ -56,7 +56,8 @@ def focused(diagnosis: Diagnosis, observation: Observation, pid: int | None, cgr
     view = View(observation)
     seen = {**observation.before.processes, **observation.after.processes}
     for who in _culprits(seen, pid, cgroup):
-        near = [h for h in diagnosis.hypotheses if related(view, h.culprit, who)]
+        # The process ids of a crash are of another boot.
+        near = [h for h in diagnosis.hypotheses if h.ended is None and related(view, h.culprit, who)]
         far = [h for h in diagnosis.hypotheses if h not in near]
         summary = _summary(who, near, diagnosis)
         diagnosis = replace(diagnosis, hypotheses=(*near, *far), summary=summary)

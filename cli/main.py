@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from cli import config, diagnose
+from cli import config, diagnose, vmcore
 from cli import options as opt
 from cli.doctor import doctor
 from cli.output import View
@@ -90,6 +90,7 @@ def root(
 
 for command in (watch, record, replay, doctor, schema):
     app.command()(command)
+app.add_typer(vmcore.app, name="vmcore")
 app.add_typer(config.app, name="config")
 
 

@@ -15,7 +15,10 @@ from cli.main import app
 from wardround.models.document import schema
 
 WIDTH = 88
-COMMANDS = ((), ("watch",), ("record",), ("replay",), ("doctor",), ("schema",), ("config", "show"))
+COMMANDS = (
+    (), ("watch",), ("record",), ("replay",), ("vmcore", "explain"), ("vmcore", "show"), ("vmcore", "slim"),
+    ("vmcore", "diff"), ("doctor",), ("schema",), ("config", "show"),
+)  # fmt: skip
 _HEAD = """# The command line
 
 Written by `python -m cli.reference` from the program's own help; do not edit.

@@ -58,18 +58,27 @@ class Collector(Protocol):
 class Roots:
     """Where sources lie: the kernel's files (tests and containers point elsewhere), and what the settings name.
 
-    `log_files` and `engines` as in `wardround.settings`; `cache_dir` is where a collector may keep what it can make
-    again (None: nowhere).
+    `log_files`, `engines`, `crash_dirs` and `crash_days` as in `wardround.settings`; `cache_dir` is where a collector
+    may keep what it can make again (None: nowhere).
     """
 
     proc: str = "/proc"
     sys: str = "/sys"
     dev: str = "/dev"
+    var: str = "/var"
     log_files: tuple[Path, ...] = ()
     engines: tuple[str, ...] = ()
+    crash_dirs: tuple[Path, ...] = ()
+    crash_days: float = 3.0
     cache_dir: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Roots:
         """Return the roots of this host with what its settings name."""
-        return cls(log_files=settings.log_files, engines=settings.engines, cache_dir=settings.cache_dir)
+        return cls(
+            log_files=settings.log_files,
+            engines=settings.engines,
+            crash_dirs=settings.crash_dirs,
+            crash_days=settings.crash_days,
+            cache_dir=settings.cache_dir,
+        )

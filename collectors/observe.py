@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -16,11 +16,15 @@ from collectors.base import Reading, Roots
 from collectors.facts import read_host
 from collectors.sampler import Sampler
 from collectors.topology import snapshot
+from collectors.vmcore.past import PastCrashes
 from wardround.models.diagnosis import Coverage, Skipped
 from wardround.models.observation import Observation
 from wardround.models.records import KernelEvent, LogRecord
 from wardround.models.series import Baseline, Catalogue, Window
 from wardround.models.topology import TopologySnapshot
+
+if TYPE_CHECKING:
+    from wardround.models.vmcore import PastCrash
 
 log = structlog.get_logger(__name__)
 
@@ -43,14 +47,17 @@ def observe(
     """Watch this host for `seconds` and return what was seen. `own` are roots of further process trees of ours.
 
     The first tick is taken at once, the last at the end; `on_tick` gets the seconds since the first tick and the
-    reading. Ctrl-C, or setting `stop`, ends the window early: what was seen until then is returned.
+    reading. Ctrl-C, or setting `stop`, ends the window early: what was seen until then is returned. The newest crash
+    that left files here is read meanwhile.
     """
     roots = roots or Roots()
+    past = PastCrashes(roots)
     stop = stop or threading.Event()
     sampler = Sampler(catalogue if catalogue is not None else Catalogue(), roots, only)
     readings: list[Reading] = []
     before: TopologySnapshot | None = None
     try:
+        past.start(seconds)
         sampler.start()
         for reading in sampler.run(seconds, stop):
             readings.append(reading)
@@ -64,6 +71,8 @@ def observe(
         coverage, helpers = sampler.coverage(), sampler.own_pids()
         sampler.stop()
     after, failed = snapshot(roots)
+    crashes, looked = past.finish(), past.coverage()
+    coverage = Coverage((*coverage.ran, *looked.ran), (*coverage.skipped, *looked.skipped))
     return assemble(
         sampler.catalogue,
         readings,
@@ -72,7 +81,8 @@ def observe(
         coverage=_with_topology(coverage, failed),
         baseline=baseline,
         roots=roots,
-        own={*own, *helpers},
+        own={*own, *helpers, *past.pids},
+        crashes=crashes,
     )
 
 
@@ -86,6 +96,7 @@ def assemble(
     baseline: BaselineProvider | None = None,
     roots: Roots | None = None,
     own: Collection[int] = (),
+    crashes: tuple[PastCrash, ...] = (),
 ) -> Observation:
     """Return the observation made of these readings; `baseline` is asked once the window's columns are known."""
     window = Window.of(catalogue, (reading.frame for reading in readings))
@@ -99,6 +110,7 @@ def assemble(
         events=_in_order([event for reading in readings for event in reading.events]),
         coverage=coverage,
         own_pids=own_pids(before, own) | own_pids(after, own),
+        crashes=crashes,
     )
 
 

@@ -1,7 +1,8 @@
 """A recording: one observation as one file, so that a case can be sent to a colleague and diagnosed again.
 
 A zip archive: ``meta.json`` names the format and version; ``facts.json`` holds host, topology at both ends, logs,
-events, coverage and the series' names; the arrays lie beside it as ``.npy`` members (so ``numpy.load`` opens them).
+events, crashes that left files, coverage and the series' names; the arrays lie beside it as ``.npy`` members (so
+``numpy.load`` opens them).
 Secrets are taken out of all host text on saving. A file from elsewhere is not trusted on loading: nothing in it is
 executed or unpickled, sizes are bounded before anything is unpacked, and what does not fit is refused in a sentence.
 It cannot know whether a recording was altered after it was made.
@@ -29,6 +30,7 @@ from wardround.models.observation import Observation
 from wardround.models.records import KernelEvent, LogRecord
 from wardround.models.series import Baseline, FloatArray, Series, Window
 from wardround.models.topology import Engine, Host, Mount, Process, TopologySnapshot
+from wardround.models.vmcore import PastCrash
 from wardround.redaction import redact, redact_value
 from wardround.text import encodable
 
@@ -53,6 +55,7 @@ class _Facts:
     events: tuple[KernelEvent, ...]
     coverage: Coverage
     own_pids: frozenset[int]
+    crashes: tuple[PastCrash, ...] = ()
 
 
 @cache
@@ -197,6 +200,7 @@ def _assemble(facts: _Facts, arrays: list[FloatArray], path: Path) -> Observatio
         events=facts.events,
         coverage=coverage,
         own_pids=facts.own_pids,
+        crashes=facts.crashes,
     )
 
 
@@ -211,6 +215,7 @@ def _without_secrets(observation: Observation) -> _Facts:
         events=tuple(replace(each, attributes=redact_value(dict(each.attributes))) for each in observation.events),
         coverage=observation.coverage,
         own_pids=observation.own_pids,
+        crashes=tuple(map(_clean_crash, observation.crashes)),
     )
 
 
@@ -234,3 +239,10 @@ def _clean_mount(mount: Mount) -> Mount:
 
 def _clean_engine(engine: Engine) -> Engine:
     return replace(engine, address=redact(engine.address), detail=redact(engine.detail), model=redact(engine.model))
+
+
+def _clean_crash(crash: PastCrash) -> PastCrash:
+    if crash.vmcore is None:
+        return crash
+    codec = TypeAdapter(PastCrash)
+    return codec.validate_python(redact_value(codec.dump_python(crash)))

@@ -87,3 +87,8 @@ def redact_event(logger: Any, method: str, event: MutableMapping[str, Any]) -> M
     for key in event:
         event[key] = _redact_keyed(key, event[key])
     return event
+
+
+def plain(text: str) -> str:
+    """Return text of one line without secrets and without what a terminal or a reader would obey."""
+    return redact("".join(c if c.isprintable() else " " for c in text))

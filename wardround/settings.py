@@ -89,7 +89,9 @@ class Settings(_Part):
 
     `window` s observed by the one-shot command; `ring` s held in memory by `diagnose watch`; `false_alarms` per host
     and day that the thresholds are derived from; `log_files` are followed beside the journal; `engines` are base
-    addresses of inference engines that discovery would miss (``http://127.0.0.1:8080``).
+    addresses of inference engines that discovery would miss (``http://127.0.0.1:8080``). `crash_dirs` are folders that
+    may hold crash dumps beside those of kdump and pstore; a crash of the last `crash_days` is read and told by the
+    diagnosis of a host (0: none is).
     """
 
     state_dir: Path = Field(default_factory=_state_dir)
@@ -99,6 +101,8 @@ class Settings(_Part):
     false_alarms: float = Field(default=0.1, gt=0, le=1000)
     log_files: Paths = ()
     engines: Names = ()
+    crash_dirs: Paths = ()
+    crash_days: float = Field(default=3.0, ge=0, le=365)
     model: ModelSettings = ModelSettings()
     budget: Budget = Budget()
     history: HistorySettings = HistorySettings()

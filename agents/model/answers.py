@@ -78,7 +78,7 @@ def next_schema(tests: list[str], tools: Mapping[str, Tool]) -> dict[str, Any]:
         "title": "next_step",
         **_object(
             {
-                "tests": _list(_one_of(tests), MOST_TESTS),
+                "tests": _list(_one_of(tests), MOST_TESTS) if tests else _list({"type": "string"}, 0),
                 "look": _list({"anyOf": looks}, MOST_LOOKS),
                 "enough": {"type": "boolean"},
             }

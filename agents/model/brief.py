@@ -15,8 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agents.tools import vmcore
 from agents.tools.base import plain
 from rca.case import Candidate, Case
+from rca.vmcore.facts import Facts
+from rca.vmcore.told import told as crash_told
 from wardround.models.diagnosis import Evidence
 from wardround.models.metrics import METRICS
 
@@ -102,13 +105,12 @@ def planning(case: Case, offered: Iterable[tuple[str, str, str]]) -> Brief:
         for key, tool, candidate in offered
     }
     unusual = _unusual(case)
-    parts = {"suspects": suspects, "unusual": unusual, "open_tests": tests}
+    parts = {"suspects": suspects, "unusual": unusual, "open_tests": tests, "crash": _crash(case)}
     known = _evidence(case, case.ranked()[:8], brief, MOST_BYTES - _size(parts))
-    brief.text = _fenced(
-        {**parts, "evidence": known},
-        "Which of the open tests tell most now? Name up to 6 by label, and up to 2 look-ups if one would help. "
-        "Say enough=true when the evidence suffices.",
-    )
+    ask = "Which of the open tests tell most now? Name up to 6 by label, and up to 2 look-ups if one would help. "
+    if vmcore.alone(case):
+        ask = "The kernel crashed and no test is open. Name up to 2 look-ups into the crash if one would help. "
+    brief.text = _fenced({**parts, "evidence": known}, f"{ask}Say enough=true when the evidence suffices.")
     return brief
 
 
@@ -127,6 +129,16 @@ def _unusual(case: Case) -> dict[str, Any]:
     }
 
 
+def _crash(case: Case) -> dict[str, Any]:
+    """Return what a model is told of the crash that was read: its stacks and who waits for whom."""
+    for crash in vmcore.crashes(case)[:1]:
+        assert crash.vmcore is not None
+        told = crash_told(Facts(crash.vmcore, crash.time))
+        lines = [*(f"{s.task}: {' ← '.join(s.frames)}" for s in told.stacks), *told.waits]
+        return {f"k{n}": masked(line) for n, line in enumerate((told.message, *lines), 1) if line}
+    return {}
+
+
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else _short(value)
 
@@ -136,9 +148,10 @@ def reviewing(case: Case, candidates: list[Candidate]) -> Brief:
     brief = Brief("", Labels("c"), Labels("e"), Labels("t"))
     shuffled = sorted(candidates, key=lambda c: c.id)
     suspects = {brief.candidates.add(c.id): suspect(c) for c in shuffled}
-    known = _evidence(case, shuffled, brief, MOST_BYTES - _size(suspects))
+    parts = {"suspects": suspects, "crash": _crash(case) if vmcore.alone(case) else {}}
+    known = _evidence(case, shuffled, brief, MOST_BYTES - _size(parts))
     brief.text = _fenced(
-        {"suspects": suspects, "evidence": known},
+        {**parts, "evidence": known},
         "Rank all suspects by how well the evidence supports each as a root cause, best first, and give your "
         "confidence (0 to 1) in the first. Explain in up to 4 short sentences; each repeats figures only as its cited "
         "evidence states them.",

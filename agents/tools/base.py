@@ -8,23 +8,23 @@ fails is answered by its name and reason, never by the end of the round.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agents.events import Listener, RoundEvent
+from agents.words import cleaned as cleaned
 from rca.case import Case
 from wardround.errors import UpstreamError
 from wardround.models.diagnosis import Evidence
-from wardround.redaction import redact
+from wardround.redaction import plain as plain
 
 log = structlog.get_logger(__name__)
 
 # One call never returns more than this.
 MOST_EVIDENCE = 200
-MOST_TEXT = 600
 
 
 class RefusedError(UpstreamError):
@@ -155,14 +155,3 @@ class Watched:
             data = {"id": evidence.id, "kind": evidence.kind, "statement": evidence.statement}
             self.listener(RoundEvent("evidence.added", data))
         return found
-
-
-def cleaned(evidence: Evidence) -> Evidence:
-    """Return evidence whose text carries no secret, no control sequence, no direction override, and has an end."""
-    statement, reproduce = plain(evidence.statement), plain(evidence.reproduce)
-    return replace(evidence, statement=statement[:MOST_TEXT], reproduce=reproduce[:MOST_TEXT])
-
-
-def plain(text: str) -> str:
-    """Return text of one line without secrets and without what a terminal or a reader would obey."""
-    return redact("".join(c if c.isprintable() else " " for c in text))

@@ -45,14 +45,18 @@ class Report:
         self.charts = {chart.evidence: chart for chart in reversed(document.charts)}
 
     def show(self, quiet: bool) -> None:
-        faults = words.found(self.document)
+        faults = words.present(self.document)
         self._title()
         if not faults:
             self._nothing_found()
         for number, fault in enumerate(faults):
-            self._fault(fault, first=number == 0, quiet=quiet)
+            self._fault(fault, words.heading(fault), first=number == 0, quiet=quiet)
+        for number, fault in enumerate(words.last_crash(self.document)):
+            title = words.whose_crash(fault, self.document) + words.heading(fault).lower()
+            self._fault(fault, title, first=number == 0 and not faults, quiet=quiet)
         if quiet:
             return
+        self._crash()
         self._considered()
         self._ruled_out()
         self._actions()
@@ -62,27 +66,23 @@ class Report:
     def _title(self) -> None:
         document = self.document
         state = document.severity.upper() if document.status == "problem" else words.TITLES[document.status].upper()
-        day = document.window.end.strftime("%Y-%m-%d ")
-        until = f"until {day}{words.clock(document.window.end)}"
-        left = f"{words.plain(document.host)} · {document.window.seconds:.0f} s {until}"
+        left = f"{words.plain(document.host)} · {words.subject(document)}"
         style = _COLOURS["warning" if document.status in ("degraded", "error") else document.severity]
         title = Text(left[: self.console.width - len(state) - 2], "dim")
         title.append(" " * max(2, self.console.width - len(title) - len(state)))
         title.append(state, style)
         self.console.print(title)
+        if document.about == "crash" and document.crash is not None:
+            self._text(words.kernel(document.crash), 0, "dim")
 
     def _nothing_found(self) -> None:
-        headline = {
-            "ok": "No fault found.",
-            "degraded": "Not enough could be seen to say whether this host is healthy.",
-        }
-        self._heading(headline.get(self.document.status, "No fault can be named."))
+        self._heading(words.nothing_found(self.document))
         self._text(words.plain(self.document.summary), 2)
         if self.document.status == "degraded":
             self._text("Next: `diagnose doctor` says what would improve it; as root more can be seen.", 2)
 
-    def _fault(self, fault: Hypothesis, *, first: bool, quiet: bool) -> None:
-        self._heading(words.heading(fault) if first else f"Also: {words.heading(fault).lower()}")
+    def _fault(self, fault: Hypothesis, title: str, *, first: bool, quiet: bool) -> None:
+        self._heading(title if first or fault.ended is not None else f"Also: {title.lower()}")
         self._text(words.sentence(fault, self.document), 2, "bold")
         self._pair("culprit", f"{words.culprit(fault)}   fault {fault.fault}")
         self._pair("since", words.since(fault, self.document))
@@ -117,6 +117,25 @@ class Report:
             line = Text("    ").append(shape, "cyan").append(f"  {span}", "dim")
             self.console.print(line, no_wrap=True, overflow="ellipsis")
         self.console.print(Text("    $ ", "dim").append(words.plain(evidence.reproduce), "green"), soft_wrap=True)
+
+    def _crash(self) -> None:
+        """The crash's telling frames and who waited for whom, as they were read."""
+        crash = self.document.crash
+        if crash is None or not (crash.stacks or crash.waits or crash.message):
+            return
+        if self.document.about == "host":
+            self._heading(f"The crash: {words.ended(crash)}")
+            self._text(words.kernel(crash), 2, "dim")
+        else:
+            self._heading("The crash")
+        if crash.message:
+            self._pair("last words", words.plain(crash.message))
+        for line in crash.waits[: self.most]:
+            self._pair("lock", words.plain(line))
+        for stack in crash.stacks[: self.most]:
+            self._pair("stack", words.plain(stack.task))
+            for frame in stack.frames[: 2 * self.most]:
+                self._text(words.plain(frame), 13)
 
     def _considered(self) -> None:
         possible = words.considered(self.document)

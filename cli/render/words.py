@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
-from wardround.models.document import Action, Document, Evidence, Hypothesis, Number
+from wardround.models.document import Action, Crash, Document, Evidence, Hypothesis, Number
 from wardround.text import clean
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -19,6 +19,12 @@ RISKS = {
     "R1": "reversible, local",
     "R2": "interrupts a service",
     "R3": "irreversible or wide",
+}
+TIERS = {
+    "log": "its log alone",
+    "dump": "the dump alone",
+    "modules": "the dump and module files",
+    "debuginfo": "the dump and debug information",
 }
 TITLES = {"ok": "healthy", "problem": "problem found", "degraded": "could not look well enough", "error": "failed"}
 
@@ -33,9 +39,39 @@ def found(document: Document) -> list[Hypothesis]:
     return [each for each in document.hypotheses if each.verdict != "possible"]
 
 
+def nothing_found(document: Document) -> str:
+    """Return the headline of a report that names no fault."""
+    if document.about == "host" and last_crash(document) and document.status == "problem":
+        return "Nothing wrong was found now."
+    told = {
+        "ok": "No fault found." if document.about == "host" else "No crash found.",
+        "degraded": "Not enough could be seen to say whether this host is healthy.",
+    }
+    return told.get(document.status, "No fault can be named.")
+
+
 def considered(document: Document) -> list[Hypothesis]:
     """Return those that are only possible."""
     return [each for each in document.hypotheses if each.verdict == "possible"]
+
+
+def present(document: Document) -> list[Hypothesis]:
+    """Return what is told of now: of a running host all that no crash ended, of a crash all of it."""
+    return [each for each in found(document) if document.about == "crash" or each.ended is None]
+
+
+def last_crash(document: Document) -> list[Hypothesis]:
+    """Return what a running host's last crash is put down to."""
+    return [each for each in found(document) if each not in present(document)]
+
+
+def whose_crash(hypothesis: Hypothesis, document: Document) -> str:
+    """Return ``Last crash: `` before what a crash of the past is put down to, the name where it is another host's."""
+    if document.about == "crash" or hypothesis.ended is None:
+        return ""
+    crashed = document.crash.host if document.crash is not None else ""
+    other = crashed and crashed.partition(".")[0].casefold() != document.host.partition(".")[0].casefold()
+    return f"Crash of {plain(crashed)}: " if other and document.status != "problem" else "Last crash: "
 
 
 def heading(hypothesis: Hypothesis) -> str:
@@ -89,10 +125,41 @@ def clock(time: datetime) -> str:
     return time.strftime("%H:%M:%S UTC")
 
 
+def moment(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def subject(document: Document) -> str:
+    """Return what the report is about: the window of a running host, or the end of a kernel that crashed."""
+    crash = document.crash
+    if document.about == "host" or crash is None:
+        return f"{document.window.seconds:.0f} s until {moment(document.window.end)}"
+    if document.status != "problem":
+        return f"kernel log until {moment(document.window.end)}"
+    return ended(crash)
+
+
+def ended(crash: Crash) -> str:
+    """Return ``crashed 2026-11-22 14:03:12 UTC after 17 s of uptime``, without what is not known."""
+    at = f" {moment(crash.time)}" if crash.time is not None else ""
+    after = f" after {duration(crash.uptime)} of uptime" if crash.uptime is not None else ""
+    return f"crashed{at}{after}"
+
+
+def kernel(crash: Crash) -> str:
+    """Return which kernel it was and what it was read from."""
+    release = f"kernel {plain(crash.release)}, " if crash.release else ""
+    return f"{release}read from {TIERS.get(crash.tier, crash.tier)}: {plain(crash.source)}"
+
+
 def since(hypothesis: Hypothesis, document: Document) -> str:
     """Return when it began and how long it has lasted; a beginning before the window is dated in full."""
     if hypothesis.onset is None:
         return "the beginning could not be dated"
+    if hypothesis.ended is not None:
+        lasted = (hypothesis.ended - hypothesis.onset).total_seconds()
+        how = f"{duration(lasted)} before the crash" if lasted >= 1 else "the moment of the crash"
+        return f"{moment(hypothesis.onset)}, {how}"
     age = (document.window.end - hypothesis.onset).total_seconds()
     day = "" if age < 43200 else hypothesis.onset.strftime("%Y-%m-%d ")
     return f"{day}{clock(hypothesis.onset)}, for {duration(age)} at the end of the window"

@@ -124,3 +124,22 @@ def test_config_show_tells_values_and_where_they_come_from_and_masks_secrets(pla
     assert "abc-secret" not in done.stdout + done.stderr
     body = json.loads(run(place, "config", "show", "-o", "json").stdout)
     assert body["window"] == {"value": "12.0", "origin": "./wardround.toml"}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "backend", "state", "told"),
+    [
+        ("1", "(null)", "ok", "crash kernel"),
+        ("0", "efi_pstore", "limited", "efi_pstore"),
+        ("0", "(null)", "limited", "leave nothing"),
+    ],
+)
+def test_whether_a_crash_would_leave_something_is_told(tmp_path, loaded, backend, state, told):
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel/kexec_crash_loaded").write_text(f"{loaded}\n")
+    (tmp_path / "module/pstore/parameters").mkdir(parents=True)
+    (tmp_path / "module/pstore/parameters/backend").write_text(f"{backend}\n")
+    check = checks.crash_dumps(tmp_path)
+    assert check.state == state
+    assert told in check.detail
+    assert bool(check.improve) == (state != "ok")

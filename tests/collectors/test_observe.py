@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from collectors.base import Roots
 from collectors.observe import observe, own_pids
 from tests.collectors.workload import program
 from wardround.models.series import Baseline
@@ -91,3 +93,14 @@ def test_the_host_is_described():
     assert host.memory > 1 << 20
     assert abs(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - host.boot_time) < 5
     assert host.root
+
+
+def test_a_crash_that_left_files_is_read_beside_the_window(tmp_path):
+    log = tmp_path / "crash" / "1" / "dmesg.202611210800"
+    log.parent.mkdir(parents=True)
+    told = (Path(__file__).parents[1] / "vmcore/logs/null_write_6.12.log").read_text()
+    log.write_text(told.replace("setting system clock", ""))  # then the file's time counts: now
+    seen = observe(1.0, only=PROC, roots=Roots(var=str(tmp_path)))
+    assert [crash.log for crash in seen.crashes] == [str(log)]
+    assert seen.crashes[0].vmcore.panic.kind == "null_pointer"
+    assert "collectors.vmcore" in seen.coverage.ran

@@ -9,6 +9,7 @@ import math
 import struct
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from wardround.models.observation import Observation
 from wardround.models.records import KernelEvent, LogRecord
 from wardround.models.series import Baseline, Series, Window
 from wardround.models.topology import Cgroup, Engine, Host, Mount, Process, Thread, TopologySnapshot
+from wardround.models.vmcore import DumpHeader, LogLine, Panic, PastCrash, StackFrame, Vmcore
 from wardround.redaction import MASK
 
 SECRET = "hunter2secret"
@@ -233,3 +235,24 @@ def test_a_place_that_cannot_be_written_is_a_state_error_and_leaves_nothing(tmp_
     with pytest.raises(StateError):
         recording.save(observation(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_crash_is_kept_without_its_secrets_and_older_recordings_have_none(tmp_path: Path) -> None:
+    crash = PastCrash(
+        90.0,
+        log="/var/crash/1/dmesg.1",
+        vmcore=Vmcore(
+            DumpHeader("/var/crash/1/dmesg.1", "log", 10, "log"),
+            panic=Panic("Fatal exception", "null_pointer", stack=(StackFrame("fn", 4, exception=True),)),
+            log=(LogLine(1.0, f"login with password={SECRET}"),),
+        ),
+    )
+    path = tmp_path / "with.wardround"
+    recording.save(replace(observation(), crashes=(crash,)), path)
+    (loaded,) = recording.load(path).crashes
+    assert loaded.vmcore is not None
+    assert crash.vmcore is not None
+    assert SECRET not in loaded.vmcore.log[0].text
+    assert replace(loaded.vmcore, log=()) == replace(crash.vmcore, log=())
+    recording.save(observation(), path)
+    assert recording.load(path).crashes == ()

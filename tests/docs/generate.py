@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rca.faults import all_models
+from rca.vmcore.classify import PLAYBOOKS
 from wardround.models.metrics import METRICS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -30,8 +32,23 @@ def faults() -> str:
             out.append(f"| `{f.name}`{needed} | {f.tool} | {f.curve.support:+.1f} | {f.curve.against:+.1f} |")
         brings = ", ".join(f"`{s}`" for s in model.symptoms) or "nothing listed"
         out += ["", f"Brings about: {brings}. Treatment: {', '.join(f'`{a}`' for a in model.actions)}.", ""]
+    out += [*_crashes(), ""]
     out.append("Figures are natural logarithms of likelihood ratios.")
     return "\n".join(out) + "\n"
+
+
+def _crashes() -> Iterator[str]:
+    yield "# Faults of a kernel that crashed"
+    yield ""
+    yield "What [`diagnose vmcore`](vmcore.md) asks of a dump or a log. Generated from `rca/vmcore/`."
+    for playbook in PLAYBOOKS:
+        yield from ("", f"## `{playbook.fault}`, from a crash", "", f"Culprit: {playbook.culprit}.", "")
+        yield from ("| question | speaks for up to | against up to |", "|---|---|---|")
+        for clue in playbook.clues:
+            needed = " **needed**" if clue.needed else ""
+            yield f"| `{clue.name}`{needed} | {clue.curve.support:+.1f} | {clue.curve.against:+.1f} |"
+        brings = ", ".join(f"`{s}`" for s in playbook.symptoms) or "nothing listed"
+        yield from ("", f"Brings about: {brings}. Treatment: {', '.join(f'`{a}`' for a in playbook.actions)}.")
 
 
 def metrics() -> str:

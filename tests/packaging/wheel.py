@@ -26,14 +26,24 @@ def run(*command: str | Path, cwd: Path | str = "/") -> str:
     return done.stdout
 
 
+def data_files() -> list[str]:
+    """Files of our packages that are no Python: eBPF programs, templates, known crashes."""
+    found = (path for name in OURS for path in (ROOT / name).rglob("*") if path.is_file())
+    kept = (path for path in found if path.suffix not in (".py", ".pyc"))
+    return [str(path.relative_to(ROOT)) for path in kept]
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT)
         (wheel,) = out.glob("*.whl")
-        names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+        held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+        names = {name.split("/")[0] for name in held}
         if names != OURS:
             raise SystemExit(f"the wheel holds {sorted(names)}, not {sorted(OURS)}")
+        if missing := set(data_files()) - held:
+            raise SystemExit(f"the wheel lacks {sorted(missing)}")
         venv.create(out / "env", with_pip=True)
         python = out / "env/bin/python"
         lock = ROOT / "requirements.lock"

@@ -63,7 +63,8 @@ class Evidence:
 class Hypothesis:
     """One fault with one culprit, told in the sentence `headline`.
 
-    `explains` are metrics or other faults that this cause accounts for.
+    `explains` are metrics or other faults that this cause accounts for. `ended` is when a crash ended it, Unix seconds;
+    None for what is present.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Hypothesis:
     causal_chain: tuple[str, ...] = ()
     would_confirm: tuple[str, ...] = ()
     headline: str = ""
+    ended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +161,40 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class CrashStack:
+    """The telling frames of one task at the crash, innermost first."""
+
+    task: str
+    frames: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A kernel crash as its report shows it. `time` Unix seconds and `uptime` seconds since boot, None where unknown.
+
+    `source` is the file that was read and `tier` how much it holds (``log``, ``dump``, ``modules``, ``debuginfo``);
+    `waits` says who waits for what and who holds it, a line a lock.
+    """
+
+    host: str
+    source: str
+    tier: str
+    release: str = ""
+    time: float | None = None
+    uptime: float | None = None
+    message: str = ""
+    task: str = ""
+    stacks: tuple[CrashStack, ...] = ()
+    waits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A finished round. `start`, `end` are the window in Unix seconds; `explanation` is a model's, already checked."""
+    """A finished round. `start`, `end` are the window in Unix seconds; `explanation` is a model's, already checked.
+
+    `about` is ``crash`` where a crash alone was judged: the window is then the life of the kernel that crashed. Of a
+    running host `crash` is the last one, which it was rebooted from.
+    """
 
     run_id: str
     incident_id: str
@@ -179,3 +213,5 @@ class Diagnosis:
     usage: Usage
     charts: tuple[Chart, ...] = ()
     explanation: tuple[str, ...] = ()
+    about: Literal["host", "crash"] = "host"
+    crash: Crash | None = None

@@ -106,6 +106,7 @@ class Hypothesis(Part):
     causal_chain: list[str]
     would_confirm: list[str]
     headline: str | None = None
+    ended: Time | None = None  # of what a crash ended; absent of what is present
 
 
 class RuledOut(Part):
@@ -203,8 +204,36 @@ class Chart(Part):
     values: list[Number]
 
 
+class CrashStack(Part):
+    """The telling frames of one task at the crash, innermost first."""
+
+    task: str
+    frames: list[str]
+
+
+class Crash(Part):
+    """A kernel crash: `uptime` seconds after boot, read from `source`; `tier` is what that file holds, ``log`` least.
+
+    `waits` says who waits for what and who holds it, a line a lock.
+    """
+
+    host: str
+    source: str
+    tier: str
+    release: str
+    time: Time | None = None
+    uptime: Number = None
+    message: str
+    task: str
+    stacks: list[CrashStack] = []
+    waits: list[str] = []
+
+
 class Document(Part):
-    """One diagnosis of one host."""
+    """One diagnosis of one host, or of one crash (`about`): then the window is the life of the kernel that crashed.
+
+    Of a running host `crash` is the last one, which it was rebooted from.
+    """
 
     schema_: Literal["wardround.diagnosis/v1"] = Field(
         default=SCHEMA, validation_alias="schema", serialization_alias="schema"
@@ -225,6 +254,8 @@ class Document(Part):
     usage: Usage
     explanation: list[str] = []
     charts: list[Chart] = []
+    about: Literal["host", "crash"] = "host"
+    crash: Crash | None = None
 
     def to_json(self, indent: int | None = 2) -> str:
         """Return the document as JSON text; the same document gives the same text."""
@@ -273,6 +304,8 @@ def to_document(diagnosis: inside.Diagnosis) -> Document:
         usage=_usage(diagnosis.usage),
         explanation=list(diagnosis.explanation),
         charts=[_chart(each) for each in diagnosis.charts if each.times],
+        about=diagnosis.about,
+        crash=None if diagnosis.crash is None else _crash(diagnosis.crash),
     )
 
 
@@ -291,6 +324,7 @@ def _hypothesis(hypothesis: inside.Hypothesis) -> Hypothesis:
         causal_chain=list(hypothesis.causal_chain),
         would_confirm=list(hypothesis.would_confirm),
         headline=hypothesis.headline or None,
+        ended=None if hypothesis.ended is None else moment(hypothesis.ended),
     )
 
 
@@ -362,4 +396,19 @@ def _chart(chart: inside.Chart) -> Chart:
         start=moment(first),
         seconds=[round(time - first, 3) for time in chart.times],
         values=list(chart.values),
+    )
+
+
+def _crash(crash: inside.Crash) -> Crash:
+    return Crash(
+        host=crash.host,
+        source=crash.source,
+        tier=crash.tier,
+        release=crash.release,
+        time=None if crash.time is None else moment(crash.time),
+        uptime=crash.uptime,
+        message=crash.message,
+        task=crash.task,
+        stacks=[CrashStack(task=each.task, frames=list(each.frames)) for each in crash.stacks],
+        waits=list(crash.waits),
     )

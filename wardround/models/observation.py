@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from wardround.models.diagnosis import Coverage
 from wardround.models.records import KernelEvent, LogRecord
 from wardround.models.series import Baseline, Window
 from wardround.models.topology import Host, TopologySnapshot
+
+if TYPE_CHECKING:
+    from wardround.models.vmcore import PastCrash  # 15 ms that a host without a crash need not spend
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class Observation:
 
     `before` and `after` are the topology at both ends; `baseline` is aligned with `window.series`; `own_pids` are
     ours (the command, its loader, the watch daemon), never a culprit; `logs` and `events` are in time order and
-    reach back further than the window where a source keeps history (kmsg since boot, journal, log files).
+    reach back further than the window where a source keeps history (kmsg since boot, journal, log files). `crashes`
+    are those that left files on this host, the newest first.
     """
 
     host: Host
@@ -28,6 +33,7 @@ class Observation:
     events: tuple[KernelEvent, ...]
     coverage: Coverage
     own_pids: frozenset[int] = frozenset()
+    crashes: tuple[PastCrash, ...] = ()
 
     @property
     def start(self) -> float:

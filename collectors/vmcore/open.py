@@ -1,0 +1,260 @@
+"""Opens a crash dump: which format, which kernel, and what can be used to understand it.
+
+The dump alone is enough: symbols (kallsyms), types (BTF) and unwind tables (ORC) lie in the kernel's own memory.
+Needs in the dump: VMCOREINFO, kallsyms in it (kernel 6.0), CONFIG_DEBUG_INFO_BTF. What is missing is told in
+`Dump.lost`; a section that needs it then says so and the others go on.
+Formats: ELF, kdump-compressed (makedumpfile, QEMU), flattened kdump; the reading itself is drgn's and libkdumpfile's.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drgn import (
+    Architecture,
+    BadDataError,
+    FaultError,
+    MissingDebugInfoError,
+    Object,
+    Platform,
+    Program,
+    Symbol,
+    SymbolIndex,
+)
+from drgn.helpers.linux.kallsyms import module_kallsyms
+
+from collectors.vmcore import debuginfo, elf, kallsyms
+from collectors.vmcore.btf import Btf, BtfError, BtfFinder
+from collectors.vmcore.symbols import VARIABLES
+from collectors.vmcore.walk import nodes
+from wardround.errors import UserError
+from wardround.models.vmcore import DumpFormat, Tier
+
+# ELF's machine numbers and drgn's architectures, and their names in a kdump header's utsname.
+MACHINES = {3: "i386", 62: "x86_64", 183: "aarch64", 243: "riscv64", 21: "ppc64", 22: "s390x", 40: "arm"}
+_ARCHITECTURES = {
+    "x86_64": Architecture.X86_64,
+    "aarch64": Architecture.AARCH64,
+    "i386": Architecture.I386,
+    "riscv64": Architecture.RISCV64,
+    "ppc64": Architecture.PPC64,
+    "s390x": Architecture.S390X,
+    "arm": Architecture.ARM,
+}
+_ET_CORE = 4
+MOST_MODULES = 4096
+# Reading damaged memory may fail in each of these ways; a section that meets one reports it and the others go on.
+DAMAGE = (
+    BadDataError, FaultError, MissingDebugInfoError, LookupError, ValueError, OverflowError, TypeError, AttributeError,
+    BtfError,
+)  # fmt: skip
+
+
+@dataclass
+class Dump:
+    """An opened dump. `lost` says what is not to be had and why, by what needs it."""
+
+    path: Path
+    format: DumpFormat
+    size: int
+    prog: Program
+    architecture: str
+    info: dict[str, str]
+    tier: Tier = "dump"
+    lost: dict[str, str] = field(default_factory=dict)
+    btf: Btf | None = None
+    finder: BtfFinder | None = None
+
+    @property
+    def release(self) -> str:
+        return self.info.get("OSRELEASE", "")
+
+    @property
+    def build_id(self) -> str:
+        return self.info.get("BUILD-ID", "")
+
+    @property
+    def kaslr(self) -> int | None:
+        value = self.info.get("KERNELOFFSET")
+        return int(value, 16) if value and re.fullmatch(r"[0-9a-fA-F]+", value) else None
+
+
+def identify(path: Path) -> tuple[DumpFormat, str]:
+    """Return (format, architecture or empty) by the file's first bytes.
+
+    :raises UserError: it cannot be read or is no crash dump
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
+    if not head:
+        raise UserError(
+            f"{path} is empty", "0 bytes: the dump was not written", "see whether the crash kernel had room"
+        )
+    if head[:4] == b"\x7fELF":
+        if len(head) < 64 or head[4] != 2 or head[5] != 1:
+            raise UserError(f"{path} is no crash dump", "an ELF file, but not 64-bit little-endian", "name a vmcore")
+        kind, machine = struct.unpack_from("<HH", head, 16)
+        if kind != _ET_CORE:
+            what = {1: "an object or module", 2: "a program", 3: "a program or library"}.get(kind, "not a core")
+            raise UserError(f"{path} is no crash dump", f"an ELF file, but {what}", "name a vmcore")
+        if elf.is_of_a_program(path):
+            raise UserError(f"{path} is no crash dump", "the core of a program, not of a kernel", "name a vmcore")
+        return "elf", MACHINES.get(machine, f"machine {machine}")
+    if head[:8] in (b"KDUMP   ", b"DISKDUMP"):
+        return "kdump", _machine(head, 12 + 4 * 65)
+    if head[:12] == b"makedumpfile":
+        return "flattened", ""
+    raise UserError(
+        f"{path} is no crash dump", "neither ELF nor kdump by its first bytes", "name a vmcore, or a kernel log as text"
+    )
+
+
+def _machine(head: bytes, at: int) -> str:
+    """The machine of a kdump header's utsname: six fields of 65 bytes, of which it is the fifth."""
+    raw = head[at : at + 65].split(b"\0", 1)[0]
+    return raw.decode("ascii", "replace") if raw.isalnum() or b"_" in raw else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What the user has beside the dump: a vmlinux with debug information, a folder of module files."""
+
+    vmlinux: Path | None = None
+    modules: Path | None = None
+
+
+def open_dump(path: Path, prepare: Callable[[Program], None] = lambda _: None, beside: Beside = Beside()) -> Dump:
+    """Open a dump with what it carries itself, and what is `beside` it.
+
+    `prepare` is handed the program before anything is read from memory.
+
+    :raises UserError: it cannot be read, is no dump, or its header is damaged
+    """
+    format_, architecture = identify(path)
+    prog = load(path)
+    _hide_user_half(prog)
+    prepare(prog)
+    info = _vmcoreinfo(prog)
+    dump = Dump(path, format_, path.stat().st_size, prog, architecture or "x86_64", info)
+    behind, whole = elf.missing(path)
+    if behind:
+        dump.lost["file"] = f"the file is cut: {behind >> 20} of {whole >> 20} MiB are missing at its end"
+    if not info:
+        dump.lost["symbols"] = "the dump has no VMCOREINFO: nothing in it can be found by name"
+        return dump
+    _add_symbols(dump)
+    _add_types(dump)
+    _add_modules(dump)
+    if beside.vmlinux is not None or beside.modules is not None:
+        debuginfo.add(dump, beside.vmlinux, beside.modules)
+    return dump
+
+
+def load(path: Path) -> Program:
+    """Return drgn's program over a dump, without symbols or types.
+
+    QEMU's kdump files do not tell libkdumpfile their architecture: where drgn finds none it is given.
+
+    :raises UserError: it cannot be read or is no dump
+    """
+    format_, architecture = identify(path)
+    known = _ARCHITECTURES.get(architecture or "x86_64")
+    tries = [Program()] if format_ == "elf" or known is None else [Program(), Program(Platform(known))]
+    for last, prog in enumerate(tries, 1):
+        try:
+            prog.set_core_dump(str(path))
+        except Exception as error:
+            if last == len(tries):
+                why = " ".join(str(error).split())
+                raise UserError(
+                    f"{path} cannot be read as a crash dump", why, "see whether it was copied whole"
+                ) from error
+        else:
+            return prog
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _hide_user_half(prog: Program) -> None:
+    """Make addresses of user space unreadable: none is the kernel's.
+
+    QEMU writes physical memory with the virtual address 0, so that a null pointer would be readable, and an unwinder
+    that follows one goes on through a thousand frames of zeros.
+    """
+    if prog.platform is not None and prog.platform.arch in (Architecture.X86_64, Architecture.AARCH64):
+        prog.add_memory_segment(0, 1 << 63, _unreadable)
+
+
+def _unreadable(address: int, count: int, offset: int, physical: bool) -> bytes:
+    raise FaultError("not an address of the kernel", address)
+
+
+def _vmcoreinfo(prog: Program) -> dict[str, str]:
+    try:
+        text = prog["VMCOREINFO"].string_().decode("ascii", "replace")
+    except (KeyError, *DAMAGE):
+        return {}
+    return dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
+
+
+def _add_symbols(dump: Dump) -> None:
+    try:
+        table = kallsyms.load(dump.prog, dump.info)
+    except DAMAGE as error:
+        dump.lost["symbols"] = f"no symbol table could be read from the dump ({error})"
+        return
+    if table.note:
+        dump.lost["some symbols"] = table.note
+    dump.prog.register_symbol_finder("kallsyms", table.find, enable_index=0)
+
+
+def _add_types(dump: Dump) -> None:
+    prog = dump.prog
+    try:
+        start, stop = prog.symbol("__start_BTF").address, prog.symbol("__stop_BTF").address
+    except LookupError:
+        dump.lost.setdefault("types", "the kernel was built without BTF, or its symbols are missing")
+        return
+    try:
+        btf = Btf.parse(prog.read(start, stop - start))
+    except DAMAGE as error:
+        dump.lost["types"] = f"the kernel's BTF cannot be read ({error})"
+        return
+    dump.btf, dump.finder = btf, BtfFinder(prog, btf, VARIABLES)
+    prog.register_type_finder("btf", dump.finder.find_type, enable_index=0)
+    prog.register_object_finder("btf", dump.finder.find_object, enable_index=0)
+
+
+def _add_modules(dump: Dump) -> None:
+    """Let drgn unwind through the kernel and its modules: it looks for unwind tables by a module's address range.
+
+    drgn would find the modules itself, but follow a list that runs in circles for ever.
+    """
+    prog = dump.prog
+    try:
+        kernel = prog.main_module("kernel", create=True)
+        kernel.build_id = bytes.fromhex(dump.build_id) or None
+        kernel.address_range = (prog.symbol("_stext").address, prog.symbol("_end").address)
+    except DAMAGE as error:
+        dump.lost["unwinding"] = f"stacks are unwound by frame pointers only ({error})"
+    symbols: list[Symbol] = []
+    try:
+        head, type_ = prog.symbol("modules").address, prog.type("struct module")
+        pointer, offset = prog.pointer_type(type_), type_.member("list").offset
+    except DAMAGE as error:
+        dump.lost["module symbols"] = f"functions of modules have no names ({error})"
+        return
+    for node in nodes(prog, head, MOST_MODULES):
+        module = Object(prog, pointer, value=node - offset)
+        try:
+            prog.linux_kernel_loadable_module(module, create=True)
+            symbols += module_kallsyms(module)
+        except DAMAGE as error:
+            dump.lost["symbols of a module"] = f"those of the module at {node - offset:#x} cannot be read ({error})"
+    prog.register_symbol_finder("module_kallsyms", SymbolIndex(symbols), enable_index=1)

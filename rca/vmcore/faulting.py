@@ -1,0 +1,264 @@
+"""Playbooks of faults: a null pointer followed, memory corrupted, a count or state broken.
+
+The class of the kernel's first report speaks most; the faulting address, poison in registers, what slab tracking
+recorded, and broken objects found in the dump confirm or object. Without a dump nobody can tell which object it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from rca.model import Curve, Finding
+from rca.vmcore.facts import Facts, function_of
+from rca.vmcore.playbook import Clue, Playbook
+from rca.vmcore.story import generic, plain
+from wardround.models.diagnosis import Culprit
+from wardround.models.vmcore import Anomaly
+
+# How well a report of each kind fits each fault, 0 to 1; kinds not named do not fit.
+FITS: Mapping[str, Mapping[str, float]] = {
+    "kernel.null_dereference": {"null_pointer": 1.0, "bad_pointer": 0.45, "general_protection": 0.2, "unknown": 0.2},
+    "kernel.memory_corruption": {
+        "use_after_free": 1.0,
+        "out_of_bounds": 1.0,
+        "list_corruption": 1.0,
+        "slab_corruption": 1.0,
+        "stack_protector": 1.0,
+        "stack_overflow": 1.0,
+        "double_fault": 0.8,
+        "general_protection": 0.8,
+        "bad_pointer": 0.75,
+        "invalid_opcode": 0.45,
+        "bug": 0.45,
+        "refcount": 0.25,
+        "null_pointer": 0.1,
+    },
+    "kernel.refcount": {"refcount": 1.0, "bug": 0.5, "warning": 0.35, "divide": 0.45, "slab_corruption": 0.2},
+}
+_FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 4.0))
+_BAD_ACCESS = ("general_protection", "bad_pointer", "null_pointer", "unknown")
+_VARIABLE = re.compile(r"([A-Za-z_]\w*) at 0x")
+_NEAR_NULL = 16 * 4096
+_ERRORS = (1 << 64) - 4096
+
+
+def reported(fault: str) -> Clue:
+    """The clue of the first report's class."""
+
+    def measure(facts: Facts, _: Culprit) -> Finding | None:
+        return facts.first_report(FITS[fault].get(facts.kind, 0.0))
+
+    return Clue("reported", measure, _FIT, needed=True)
+
+
+def _accused(facts: Facts) -> list[Culprit]:
+    found = facts.accused
+    if found is not None and found.frame.function:
+        return [function_of(found.frame)]
+    if (panic := facts.panic) is not None and panic.function:
+        return [
+            Culprit("kernel_function", plain(panic.function), None, (("module", panic.module),) * bool(panic.module))
+        ]
+    return [Culprit("kernel_function", "unknown function")] if facts.panic is not None else []
+
+
+def _function(facts: Facts, culprit: Culprit) -> Finding | None:
+    """Where on the stack the accused stands: the closer to the fault, the surer."""
+    found = facts.accused
+    if found is None:
+        return None
+    passed = f" after {', '.join(dict.fromkeys(found.passed))}" if found.passed else ""
+    return facts.finding(
+        1.0 / (1.0 + len(found.passed) / 8.0),
+        f"{found.frame.name} is {found.why}{passed}",
+        found.frame.function,
+        {"frames_passed": len(found.passed)},
+        show=facts.show_stack(),
+    )
+
+
+FUNCTION = Clue(
+    "function", _function, Curve((0.0, -0.2), (0.5, 0.2), (1.0, 0.5)), ask="the crash's own stack, from a dump"
+)
+
+
+def _address(facts: Facts, _: Culprit) -> Finding | None:
+    """How near to null the address is that could not be accessed."""
+    context = facts.context
+    if context is None or context.address is None:
+        return None
+    at = context.address
+    value = 1.0 if at < _NEAR_NULL else 0.6 if at >= _ERRORS else 0.0
+    access = {"execute": "run code at", "": "use"}.get(context.access, context.access)
+    words = f", {context.meaning}" if context.meaning else ""
+    return facts.finding(value, f"the CPU could not {access} address {at:#x}{words}", f"{at:016x}", {"address": at})
+
+
+def _poison(facts: Facts, _: Culprit) -> Finding | None:
+    seen = list(facts.poisons())
+    title = facts.panic.report if facts.panic else ""
+    if "LIST_POISON" in title:
+        return facts.finding(1.0, f"the list entry had been deleted before: {title}", title[:80])
+    if not seen and (facts.context is None or facts.kind not in _BAD_ACCESS):
+        return None  # the checks that stopped it need no bad access
+    if not seen:
+        return facts.finding(0.0, "neither the faulting address nor a register holds a poison", "RAX:")
+    where, value, words = seen[0]
+    return facts.finding(1.0, f"{where} {value:#x}, {words}", f"{value:016x}", {"places": len(seen)})
+
+
+def _tracked(facts: Facts, _: Culprit) -> Finding | None:
+    """Who allocated and freed the object, where a checker recorded it."""
+    report = facts.report
+    freed = report.detail("freed_in") if report else ""
+    allocated = report.detail("allocated_in") if report else ""
+    if report is None or not (freed or allocated):
+        return None
+    told = [f"allocated in {allocated}"] * bool(allocated) + [f"freed in {freed}"] * bool(freed)
+    return facts.finding(1.0, f"the object was {' and '.join(told)}", "reed" if freed else "llocated")
+
+
+def _recursion(facts: Facts, _: Culprit) -> Finding | None:
+    """One function many times on one stack: recursion that ate it."""
+    counts = Counter(frame.name for frame in facts.stack if frame.sure and not generic(frame))
+    if not counts:
+        return None
+    name, times = counts.most_common(1)[0]
+    if times < 4:
+        return None
+    told = f"{name} is {times} times on the stack"
+    return facts.finding(float(times), told, name.split()[0], {"times": times}, show=facts.show_stack())
+
+
+def _anomalies(*words: str) -> Clue:
+    """Broken objects that the dump holds."""
+
+    def measure(facts: Facts, _: Culprit) -> Finding | None:
+        found = facts.anomalies(*words)
+        if not found:
+            return None
+        worst: Anomaly = found[0]
+        return facts.finding(
+            {"read": 1.0, "derived": 1.0, "inferred": 0.6, "hint": 0.3}[worst.certainty],
+            worst.statement,
+            worst.subject,
+            {**worst.values, "found": len(found)},
+            show=("--variable", name) if (name := _variable(worst)) else (),
+        )
+
+    return Clue(
+        "objects", measure, Curve((0.0, 0.0), (0.3, 0.4), (1.0, 1.8)), ask="the dump itself: its objects are checked"
+    )
+
+
+def _variable(worst: Anomaly) -> str:
+    """The name of the variable that an object was found in, empty where it is none."""
+    found = _VARIABLE.match(worst.source)
+    return found[1] if found and worst.subject.startswith(found[1]) else ""
+
+
+def _where(culprit: Culprit) -> str:
+    module = culprit.label("module")
+    return f"{culprit.name} [{module}]" if module else culprit.name
+
+
+def _task(facts: Facts) -> str:
+    return f", while {facts.who()} ran" if facts.who() else ""
+
+
+def _null_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
+    address = findings.get("address")
+    told = f": {address.statement}" if address else ""
+    return f"{_where(culprit)} followed a null pointer{_task(facts)}{told}."
+
+
+def _corruption_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
+    what = _CORRUPTED.get(facts.kind, "worked on corrupted memory")
+    if facts.kind == "slab_corruption" and "tracked" in findings:
+        what = "last handled a slab object that was then overwritten or freed again"
+    poison = findings.get("poison")
+    told = f": {poison.statement}" if poison and poison.value > 0 else ""
+    return f"{_where(culprit)} {what}{_task(facts)}{told}."
+
+
+_CORRUPTED = {
+    "use_after_free": "used memory that had been freed",
+    "out_of_bounds": "accessed memory outside an object",
+    "list_corruption": "worked on a broken list",
+    "slab_corruption": "met a slab object that was overwritten or freed twice",
+    "stack_protector": "wrote beyond a buffer on its stack",
+    "stack_overflow": "overran the kernel stack",
+    "double_fault": "broke the kernel stack",
+}
+
+
+def _corruption_chain(facts: Facts, culprit: Culprit) -> tuple[str, ...]:
+    if facts.kind in ("stack_overflow", "double_fault"):
+        return (f"{culprit.name} used up the kernel stack", "the guard page was hit", "the kernel panicked")
+    if facts.kind == "stack_protector":
+        return (f"a write in {culprit.name} ran over its stack frame", "the canary did not match on return", "panic")
+    return ("memory was overwritten or used after it was freed", f"{culprit.name} met it", "the kernel stopped there")
+
+
+def _refcount_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
+    how = facts.report.detail("how") if facts.report else ""
+    words = {
+        "underflow": "dropped a reference that was not held",
+        "saturated": "used a reference count that is out of range",
+        "addition on 0": "took a reference on an object already released",
+        "overflow": "took more references than a count holds",
+    }.get(how, "broke a reference count or a state")
+    objects = findings.get("objects")
+    told = f": {objects.statement}" if objects else ""
+    return f"{_where(culprit)} {words}{_task(facts)}{told}."
+
+
+NULL_DEREFERENCE = Playbook(
+    fault="kernel.null_dereference",
+    culprit="kernel_function",
+    prior=0.12,
+    suspects=_accused,
+    clues=(
+        reported("kernel.null_dereference"),
+        Clue("address", _address, Curve((0.0, -3.0), (0.6, 2.0), (1.0, 2.5)), ask="the address that faulted (CR2)"),
+        FUNCTION,
+    ),
+    headline=_null_headline,
+    chain=lambda _, c: (f"{c.name} used a pointer that was null", "the CPU faulted", "the kernel gave the task up"),
+    symptoms=("kernel.hung_task", "kernel.panic_requested"),
+)
+MEMORY_CORRUPTION = Playbook(
+    fault="kernel.memory_corruption",
+    culprit="kernel_function",
+    prior=0.12,
+    suspects=_accused,
+    clues=(
+        reported("kernel.memory_corruption"),
+        Clue(
+            "poison",
+            _poison,
+            Curve((0.0, -0.3), (1.0, 2.5)),
+            ask="boot with slub_debug=FZPU or a KASAN kernel: the first wrong access is then named",
+        ),
+        Clue("tracked", _tracked, Curve((0.0, 0.0), (1.0, 1.0))),
+        Clue("recursion", _recursion, Curve((4.0, 0.3), (16.0, 1.2))),
+        _anomalies("poison", "list", "freed", "redzone", "canary", "slab", "stack"),
+        FUNCTION,
+    ),
+    headline=_corruption_headline,
+    chain=_corruption_chain,
+    symptoms=("kernel.null_dereference", "kernel.refcount", "kernel.hung_task", "kernel.panic_requested"),
+)
+REFCOUNT = Playbook(
+    fault="kernel.refcount",
+    culprit="kernel_function",
+    prior=0.1,
+    suspects=_accused,
+    clues=(reported("kernel.refcount"), _anomalies("refcount", "state", "count", "reference"), FUNCTION),
+    headline=_refcount_headline,
+    chain=lambda _, c: (f"{c.name} left a count or state wrong", "the object is freed too early or never"),
+    symptoms=("kernel.memory_corruption", "kernel.panic_requested"),
+)
+PLAYBOOKS = (NULL_DEREFERENCE, MEMORY_CORRUPTION, REFCOUNT)
