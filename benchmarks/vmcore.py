@@ -117,10 +117,8 @@ def main() -> int:
         seconds, sizes = _spread([cost.cpu for cost in of], 2), _spread([cost.memory for cost in of], 0)
         print(f"{memory} MiB ({len(of)} dumps): {seconds} s CPU, {sizes} MiB of memory")
     if beside:
-        times, sizes = (median(c.cpu / o.cpu for c, o in beside), median(c.memory / o.memory for c, o in beside))
-        print(
-            f"beside crash ({len(beside)}): {1 / times:.1f} times less CPU, {1 / sizes:.1f} times less memory (median)"
-        )
+        times, room = (median(o.cpu / c.cpu for c, o in beside), median(o.memory / c.memory for c, o in beside))
+        print(f"beside crash ({len(beside)}): {times:.1f} times less CPU, {room:.1f} times less memory (median)")
     return 0
 
 

@@ -159,7 +159,7 @@ class Sampler:
             if slot.busy or not slot.readings:
                 continue
             arrived += slot.readings
-            frames.append(slot.readings[-1].frame)  # a late one and this tick's: the newer levels hold
+            frames.append(_newest([reading.frame for reading in slot.readings]))
             slot.readings = []
             own_ids.append(self._time_ids[slot.name])
             own_values.append(slot.cpu)
@@ -215,3 +215,11 @@ class Sampler:
             slot.collector.stop()
         except Exception as error:  # noqa: BLE001 - task boundary: the others still have to be stopped
             log.warning("collector_stop_failed", collector=slot.name, error=str(error), kind=type(error).__name__)
+
+
+def _newest(frames: list[Frame]) -> Frame:
+    """A late frame and this tick's, oldest first, as one: where both tell a series the newer level holds."""
+    last = frames[-1]
+    merged = Frame.merge(last.time, last.clock, reversed(frames))
+    ids, first = np.unique(merged.ids, return_index=True)
+    return last if len(frames) == 1 else Frame(last.time, last.clock, ids, merged.values[first])

@@ -208,6 +208,8 @@ def _charts(case: Case, sure: list[Candidate]) -> Iterator[Chart]:
                     levels = window.level(name)
                 else:
                     continue
+                if not np.nan_to_num(levels).any():
+                    continue  # a flat line at zero tells nothing
                 unit = window.series[column if column is not None else window.columns(name)[0]].metric
                 shown = unit.unit + ("/s" if unit.kind == "counter" else "")
                 yield Chart(

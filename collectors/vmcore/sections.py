@@ -101,7 +101,7 @@ def _work(dump: Dump, known: Vmcore) -> Part:
 
 
 def _anomalies(dump: Dump, known: Vmcore) -> Part:
-    """Looked for where the trouble is: in modules that are not the kernel's own, and in what the crash passed through."""
+    """Looked for where the trouble is: in modules not of the kernel's own, and in what the crash passed through."""
     from collectors.vmcore.anomalies import read_anomalies
     from collectors.vmcore.modules import address_map
 

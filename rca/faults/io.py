@@ -59,12 +59,26 @@ def _devices(view: View) -> list[str]:
     return sorted(view.window.entities("system.disk.io_time", "device"))
 
 
+@per_view
 def issuers(view: View, device: str) -> dict[int, float]:
-    """Bytes a second by process on a device (traced); by process on any device where tracing is off."""
+    """Bytes a second by process on a device (traced); by process on any device where tracing is off.
+
+    What kernel workers write back, and what children moved that were gone before they could be listed, is given to
+    those whose own account (which takes in their children's) holds more than was traced of them.
+    """
+    accounts = {pid: rate for pid, rate in view.per_pid("process.disk.io").items() if pid in view.users and rate > 0}
     traced = view.per_pid("linux.disk.process_io", device=device)
-    if traced:
-        return {pid: rate for pid, rate in traced.items() if pid in view.users}
-    return {pid: rate for pid, rate in view.per_pid("process.disk.io").items() if pid in view.users and rate > 0}
+    if not traced:
+        return accounts
+    share = {pid: rate for pid, rate in traced.items() if pid in view.users}
+    for_others = max(volume(view, device), sum(traced.values())) - sum(share.values())
+    everywhere = view.per_pid("linux.disk.process_io")
+    beyond = {pid: max(rate - everywhere.get(pid, 0.0), 0.0) for pid, rate in accounts.items()}
+    scale = min(for_others / max(sum(beyond.values()), 1.0), 1.0)
+    for pid, rate in beyond.items():
+        if rate * scale > 0:
+            share[pid] = share.get(pid, 0.0) + rate * scale
+    return share
 
 
 # --- saturation ---
@@ -181,7 +195,7 @@ SATURATION = FaultModel(
             "device_busy",
             "metric.block",
             _busy,
-            Curve((0.5, -3.0), (0.75, -0.5), (0.9, 1.0), (0.97, 1.6)),
+            Curve((0.5, -3.0), (0.65, -0.5), (0.75, 0.5), (0.9, 1.0), (0.97, 1.6)),
             needed=True,
             ask="the device is never idle: `iostat -x 1`, column %util",
         ),

@@ -18,6 +18,7 @@ from wardround.shell import command
 
 # A leak matters where it reaches its limit within a working day.
 HORIZON = 8 * 3600.0
+YOUNG = 4.0  # windows: a program this young may still be starting
 
 
 def floors(level: FloatArray) -> FloatArray:
@@ -42,8 +43,9 @@ def _leak_suspects(view: View) -> list[Culprit]:
     growth = _growth(view)
     found = []
     for pid, speed in growth.items():
-        if pid not in view.observation.after.processes:
-            continue  # what has ended leaks no more
+        last = view.observation.after.processes.get(pid)
+        if last is None or last.state in ("Z", "X"):
+            continue  # what has ended leaks no more, reaped or not
         grown = speed * view.seconds
         if grown >= 2 * MIB and room(view, view.users[pid]).free / speed < HORIZON:
             found.append((speed, view.users[pid]))
@@ -135,6 +137,22 @@ def _started_lately(view: View, culprit: Culprit) -> Finding | None:
     )
 
 
+def _starting(view: View, culprit: Culprit) -> Finding | None:
+    """A program that works at full speed since it began builds up what it needs; it is no leak yet."""
+    process = view.processes.get(culprit.pid or 0)
+    if process is None or view.observation.end - process.start > YOUNG * view.seconds:
+        return None
+    demand = view.cpu.get(process.pid, 0.0) + view.per_pid("linux.process.run_delay").get(process.pid, 0.0)
+    return Finding(
+        value=demand,
+        statement=f"{who(culprit)} began lately and computes: it wants {demand:.2f} CPUs",
+        values={"cpus_wanted": demand},
+        unit="{cpu}",
+        reproduce=f"ps -o etimes,time,comm -p {process.pid}",
+        source="collectors.process",
+    )
+
+
 LEAK = FaultModel(
     fault="mem.leak",
     culprit="process",
@@ -157,6 +175,7 @@ LEAK = FaultModel(
             needed=True,
         ),
         Feature("age", "topology.process", _started_lately, Curve((0.5, -1.5), (1.2, -0.6), (3.0, 0.0), (10.0, 0.5))),
+        Feature("starting", "metric.cpu", _starting, Curve((0.3, 0.0), (0.6, -1.6), (0.9, -2.6))),
     ),
     headline=lambda c, f: (
         f"{who(c)} leaks memory: {size(f['growth'].values['bytes_per_second'] or 0)}/s without levelling off, "

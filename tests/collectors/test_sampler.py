@@ -179,6 +179,38 @@ def test_a_read_that_hangs_holds_up_nobody_and_joins_when_it_comes_back():
     assert set(came_back.ran) == {"Hanging", "Scripted"}
 
 
+def test_what_a_late_read_alone_told_is_kept():
+    """A long survey comes back after its tick: its levels join the next tick's, where that did not read them anew."""
+    release = threading.Event()
+
+    class Surveying(Scripted):
+        def __init__(self, catalogue: Catalogue, roots: object) -> None:
+            super().__init__(catalogue, roots)
+            self.survey = catalogue.id("linux.tasks.blocked")
+
+        def read(self, time: float, clock: float) -> Reading:
+            self.reads += 1
+            if self.reads > 1:
+                return Reading(Frame(time, clock, np.array([self.id], np.int64), np.array([2.0])))
+            release.wait(30)
+            return Reading(Frame(time, clock, np.array([self.survey, self.id], np.int64), np.array([7.0, 1.0])))
+
+    catalogue = Catalogue()
+    sampler = sampler_of(Surveying, catalogue=catalogue)
+    sampler.start()
+    frames = [sampler.tick().frame]
+    release.set()
+    deadline = time.monotonic() + 5
+    while "Surveying" not in sampler.coverage().ran and time.monotonic() < deadline:
+        time.sleep(0.01)
+    frames.append(sampler.tick().frame)
+    sampler.stop()
+    window = Window.of(catalogue, frames)
+    assert window.last("linux.tasks.blocked") == 7.0
+    assert window.last("linux.load_1m") == 2.0
+    assert len(np.unique(frames[-1].ids)) == len(frames[-1].ids)
+
+
 def test_a_slow_start_does_not_delay_the_first_tick():
     release = threading.Event()
 

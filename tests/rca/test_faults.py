@@ -68,6 +68,44 @@ def test_steady_growth_is_a_leak() -> None:
     assert first(growing([(100 + 30 * t) * MIB for t in range(11)]).build())[:3] == ("mem.leak", "ingest", 500)
 
 
+def test_a_program_that_computes_since_it_began_is_starting() -> None:
+    """It loads its data at full speed: the same growth of a program that hardly computes is a leak."""
+
+    def young(cpu: float) -> list[str]:
+        builder = HostBuilder()
+        builder.runs(process(500, "loader", start=START - 8), cpu=cpu)
+        builder.level("linux.process.memory.anon", [(100 + 30 * t) * MIB for t in range(11)], pid=500)
+        return [h.fault for h in judge(builder.build()).hypotheses if h.probability >= 0.5]
+
+    assert young(0.05) == ["mem.leak"]
+    assert young(0.9) == []
+
+
+def test_a_zombie_leaks_no_more() -> None:
+    """Its parent has not reaped it yet: what grew is gone."""
+    observed = growing([(100 + 30 * t) * MIB for t in range(11)]).build()
+    grown = observed.after.processes
+    dead = replace(observed.after, processes={**grown, 500: replace(grown[500], state="Z")})
+    assert first(observed)[0] == "mem.leak"
+    assert [h for h in judge(replace(observed, after=dead)).hypotheses if h.fault == "mem.leak"] == []
+
+
+def test_io_of_children_that_are_gone_counts_for_their_parent() -> None:
+    """A shell whose short-lived children write: tracing knows their pids only, the shell's own account holds it."""
+    builder = HostBuilder()
+    builder.rate("system.disk.io_time", 0.95, device="sda").rate("linux.disk.queue_time", 18.0, device="sda")
+    builder.rate("system.disk.io", 4e8, device="sda", direction="write")
+    builder.rate("system.disk.operations", 500, device="sda", direction="write")
+    builder.rate("linux.psi.io.some", 0.6)
+    builder.rate("linux.disk.process_io", 4e8, pid=9999, device="sda", direction="write")
+    builder.runs(process(600, "logger"), cpu=0.01).runs(process(610, "export"), cpu=0.02)
+    builder.rate("linux.disk.process_io", 400, pid=600, device="sda", direction="write")
+    builder.rate("process.disk.io", 400, pid=600, direction="write").rate(
+        "process.disk.io", 4e8, pid=610, direction="write"
+    )
+    assert first(builder.build())[:3] == ("io.saturation", "export", 610)
+
+
 def test_growth_that_levels_off_is_no_leak() -> None:
     """A start-up or a cache that fills and stops."""
     flat = [min(100 + 60 * t, 340) * MIB for t in range(11)]

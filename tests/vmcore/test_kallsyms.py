@@ -34,7 +34,8 @@ def _table(symbols: list[tuple[int, bytes]], offsets: list[int]) -> tuple[Progra
         "token_table": texts + bytes(64),
         "token_index": struct.pack("<256H", *places),
     }
-    memory = {0xFFFFFFFF82000000 + (number << 16): part.ljust(1 << 16, b"\0") for number, part in enumerate(parts.values())}
+    places_of = (0xFFFFFFFF82000000 + (number << 16) for number in range(len(parts)))
+    memory = {place: part.ljust(1 << 16, b"\0") for place, part in zip(places_of, parts.values(), strict=True)}
     info = {f"SYMBOL(kallsyms_{name})": f"{at:x}" for name, at in zip(parts, memory, strict=True)}
     return program(memory), info
 
