@@ -2,7 +2,8 @@
 
 Source: kallsyms, whose parts VMCOREINFO locates since kernel 6.0. Names are lists of tokens, each of which stands for
 some letters; the first letter of a name is its type (nm's). Sizes are not stored: a symbol ends where the next begins.
-Decoded here because drgn's decoder reads symbol by symbol: 60 ms instead of 400 for 140,000 symbols.
+Decoded here because drgn takes four times as long. Measured cost: 0.09 s and 5 MiB for 87,000 symbols (6.1),
+0.13 s and 9 MiB for 155,000 (6.12).
 It cannot know a module's symbols; those are drgn's to find (`load_module_kallsyms`).
 """
 
@@ -35,7 +36,7 @@ class KallsymsError(ValueError):
 
 
 class Names:
-    """All names in one text, found by number or, through checksums, by name: 7 MiB where strings would take 25."""
+    """All names in one text, found by number or, by their checksums, by name: 7 MiB where strings would take 25."""
 
     def __init__(self, text: bytes, starts: NDArray[np.int64], sums: NDArray[np.uint32]) -> None:
         self._text, self._starts = text, starts

@@ -89,12 +89,12 @@ class OwnerFinder:
             certainty = "inferred" if module else certainty
         if not module and cache.users == 1:
             module = next((one.module for one in variables if one.direct), "")
-        ranked = sorted(found.items(), key=lambda one: (one[0][1] != "", one[1]), reverse=True)
-        ranked += [((f"{name}, one pointer away", its), count) for (name, its), count in behind.most_common(2)]
+        ranked = sorted(found.items(), key=lambda one: (one[0][1] == "", -one[1], one[0]))
+        ranked += [((f"{name}, one pointer away", its), count) for (name, its), count in _ranked(behind)[:2]]
         return Owners(
             sampled=len(table),
             owners=tuple((_named(*who), count) for who, count in ranked[:_MOST_OWNERS]),
-            allocators=tuple((_named(*who), count) for who, count in allocators.most_common(_MOST_OWNERS)),
+            allocators=tuple((_named(*who), count) for who, count in _ranked(allocators)[:_MOST_OWNERS]),
             variables=tuple(dict.fromkeys(_named(one.name, one.module) for one in variables))[:_MOST_OWNERS],
             module=module,
             certainty=certainty,
@@ -249,6 +249,11 @@ class OwnerFinder:
         except FaultError:
             return None
         return cache if cache in self._slabs.caches else None
+
+
+def _ranked(counts: Counter[tuple[str, str]]) -> list[tuple[tuple[str, str], int]]:
+    """The most frequent first, equal ones by name: two readings of one dump must agree."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _named(name: str, module: str) -> str:

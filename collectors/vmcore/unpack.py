@@ -2,7 +2,7 @@
 
 The file lies in $TMPDIR or /var/tmp, holes where the dump is zeros, and is gone when it is closed, even by a kill. It
 takes at most four fifths of what is free there. A packed file that is cut or damaged gives what comes before.
-Measured cost: a dump of 128 MiB in 2.5 s from .gz, in 6 s from .xz.
+Measured cost: 0.9 s for a dump of 128 MiB from .gz, 0.8 s for a kdump file of 39 MiB from .xz.
 """
 
 from __future__ import annotations
