@@ -7,7 +7,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 
-.PHONY: diagnose test check wheel bench bench-faults bench-watch bench-ebpf bench-start bench-detectors lock clean
+.PHONY: diagnose test check wheel bench bench-faults bench-watch bench-ebpf bench-start bench-detectors bench-vmcore lock clean
 .DEFAULT_GOAL := diagnose
 
 diagnose: $(VENV)/.ready
@@ -27,7 +27,7 @@ check: $(VENV)/.ready-dev
 wheel: $(VENV)/.ready-dev
 	@$(BIN)/python -m tests.packaging.wheel
 
-bench: bench-start bench-detectors bench-ebpf bench-watch bench-faults
+bench: bench-start bench-detectors bench-vmcore bench-ebpf bench-watch bench-faults
 
 bench-start: $(VENV)/.ready-dev
 	@$(BIN)/python -m benchmarks.start $(ARGS)
@@ -40,6 +40,9 @@ bench-ebpf: $(VENV)/.ready-dev
 
 bench-watch: $(VENV)/.ready-dev
 	@$(BIN)/python -m benchmarks.watch $(ARGS)
+
+bench-vmcore: $(VENV)/.ready-dev
+	@$(BIN)/python -m benchmarks.vmcore $(ARGS)
 
 bench-faults: $(VENV)/.ready-dev
 	@$(BIN)/python -m benchmarks.faults $(ARGS)
