@@ -6,7 +6,7 @@ hypothesis' `would_confirm`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rca.model import Finding
@@ -111,7 +111,7 @@ def classify(
     sure = [(c, h) for h in hypotheses for c, _ in standing if c.id == h.id and h.probability >= PRESENT]
     return Judgement(
         hypotheses=hypotheses,
-        ruled_out=tuple(_ruled_out(standing)),
+        ruled_out=tuple(_ruled_out(standing, {fault for h in hypotheses for fault in h.explains})),
         evidence=tuple(evidence.values()),
         actions={c.id: c.playbook.actions for c, _ in standing if any(h.id == c.id for h in hypotheses)},
         known=known,
@@ -236,9 +236,10 @@ def _hypothesis(
     )
 
 
-def _ruled_out(standing: list[tuple[_Candidate, float]]) -> Iterator[RuledOut]:
+def _ruled_out(standing: list[tuple[_Candidate, float]], explained: Collection[str]) -> Iterator[RuledOut]:
     """Faults whose clues speak against them; a symptom of what was found is not ruled out but explained."""
-    excluded = [(c, p) for c, p in standing if p < MENTIONED and c.speaking(-1.0)]
+    against = [(c, p) for c, p in standing if p < MENTIONED and c.speaking(-1.0)]
+    excluded = [(c, p) for c, p in against if c.playbook.fault not in explained]
     for candidate, _ in excluded[:MOST]:
         yield RuledOut(candidate.playbook.fault, candidate.speaking(-1.0)[:2], candidate.culprit.name)
 

@@ -145,13 +145,13 @@ def _held(facts: Facts, _: Culprit) -> Finding | None:
         cache = next((c for c in memory.caches if holder.kind == "slab" and holder.name in (c.name, *c.aliases)), None)
         show = ("--struct", "kmem_cache", f"{cache.address:#x}") if cache is not None and cache.address else ()
         values: dict[str, Number] = {"held": holder.bytes, "share": holder.share}
-        return facts.finding(holder.share, holder.statement, "Mem-Info", values, "By", show)
+        return facts.finding(holder.share, holder.statement, "slab_unreclaimable:", values, "By", show)
     total = memory.total or sum(size for _, size in memory.parts) or 1
     free = dict(memory.parts).get("free", 0)
     return facts.finding(
         size / total,
         f"{_HELD.get(part, part)}: {size / _MIB:.0f} MiB of {total / _MIB:.0f} MiB; free: {free / _MIB:.0f} MiB",
-        "Mem-Info",
+        "slab_unreclaimable:",
         {"held": size, "total": total, "free": free},
         "By",
     )
@@ -270,11 +270,12 @@ def _before(facts: Facts, _: Culprit) -> Finding | None:
 _REASONS = frozenset(("hung_task", "soft_lockup", "hard_lockup", "rcu_stall"))
 
 
-def _requested_headline(facts: Facts, culprit: Culprit, _: Mapping[str, Finding]) -> str:
+def _requested_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     who = culprit.label("task")
     by = f" by {who}" if who else ""
     if facts.kind == "sysrq":
-        return f"The crash was asked for through sysrq{by}."
+        why = f": {findings['before'].statement}" if "before" in findings else ""
+        return f"The crash was asked for through sysrq{by}{why}."
     where = culprit.label("function")
     at = f" in {where}" if where else ""
     if facts.kind == "warning":

@@ -162,6 +162,8 @@ class Facts:
         for name, value in context.registers.items():
             if value != context.address and (words := freed(value)):
                 yield f"{name} holds", value, words
+        if context.address is not None and (letters := text(context.address)):
+            yield "the faulting address is", context.address, f"the text “{letters}” in place of a pointer"
 
     def first_report(
         self, value: float, values: Mapping[str, Number] | None = None, lacks: Collection[str] = ()
@@ -246,7 +248,8 @@ class Facts:
         """The question for the stack of the task in which it arose; none where that task is not known."""
         task = self.vmcore.task(self.panic.task) if self.panic is not None else None
         pid = self.report.pid if self.report is not None and self.report.pid is not None else task.pid if task else None
-        return ("--stack", str(pid)) if pid else ()
+        lives = not self.vmcore.tasks or any(task.pid == pid for task in self.vmcore.tasks)
+        return ("--stack", str(pid)) if pid and lives else ()
 
     def onset(self) -> float | None:
         """When the first report was written, Unix seconds; unknown where the log does not tell the clock."""
@@ -263,6 +266,16 @@ _FREED = (
     (0x5A, "the fill of slab memory never written (0x5a)"),
     (0xA5, "the end mark of a freed object (0xa5)"),
 )
+
+
+def text(value: int) -> str:
+    """The letters of a value that is text and no pointer: eight printable ones; else nothing.
+
+    >>> text(0x762D646E612D7465), text(0xFFFF888012345678)
+    ('et-and-v', '')
+    """
+    letters = value.to_bytes(8, "little") if 0 <= value < 1 << 64 else b""
+    return letters.decode("ascii") if letters and all(0x20 <= letter < 0x7F for letter in letters) else ""
 
 
 def freed(value: int) -> str:

@@ -117,7 +117,9 @@ def _address(facts: Facts, _: Culprit) -> Finding | None:
     value = 1.0 if at < _NEAR_NULL else 0.6 if at >= _ERRORS else 0.0
     access = {"execute": "run code at", "": "use"}.get(context.access, context.access)
     words = f", {context.meaning}" if context.meaning else ""
-    return facts.finding(value, f"the CPU could not {access} address {at:#x}{words}", f"{at:016x}", {"address": at})
+    titled = facts.report is not None and f"{at:x}" in facts.report.title
+    look_for = facts.report.title[:80] if facts.report is not None and titled else f"{at:016x}"
+    return facts.finding(value, f"the CPU could not {access} address {at:#x}{words}", look_for, {"address": at})
 
 
 def _forbidden(facts: Facts, _: Culprit) -> Finding | None:
@@ -233,7 +235,14 @@ def _task(facts: Facts) -> str:
 def _null_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     address = findings.get("address")
     told = f": {address.statement}" if address else ""
-    return f"{_where(culprit)} followed a null pointer{_task(facts)}{told}."
+    what = "an error code as a pointer" if "taken for a pointer" in told and "null" not in told else "a null pointer"
+    return f"{_where(culprit)} followed {what}{_task(facts)}{told}.{_end(findings)}"
+
+
+def _end(findings: Mapping[str, Finding]) -> str:
+    """How the crash came about later, where this was not yet the end."""
+    later = findings.get("later")
+    return f" {later.statement[0].upper()}{later.statement[1:]}." if later else ""
 
 
 def _corruption_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
@@ -243,8 +252,8 @@ def _corruption_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, 
     poison = findings.get("poison")
     told = f": {poison.statement}" if poison and poison.value > 0 else ""
     if (forbidden := findings.get("forbidden")) is not None:
-        what, told = "accessed memory that is not its own to write", f": {forbidden.statement}"
-    return f"{_where(culprit)} {what}{_task(facts)}{told}."
+        what, told = "accessed memory that it must not write", f": {forbidden.statement}"
+    return f"{_where(culprit)} {what}{_task(facts)}{told}.{_end(findings)}"
 
 
 _CORRUPTED = {
