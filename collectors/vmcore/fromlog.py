@@ -194,6 +194,8 @@ def first_cause(found: Sequence[Report]) -> Report | None:
 
 
 def _leads(earlier: Report, later: Report) -> bool:
+    if earlier.kind == "bug" and not earlier.detail("oops"):
+        return False  # a rule broken (a sleep where none may be); the kernel went on with the task
     if any(earlier.kind in family and later.kind in family for family in _FAMILIES):
         return True
     if earlier.detail("oops") and int(later.detail("oops") or 0) > int(earlier.detail("oops")):

@@ -196,8 +196,13 @@ def _seen(facts: Facts, candidates: Sequence[_Candidate]) -> frozenset[str]:
 
 def _settled(facts: Facts, standing: list[tuple[_Candidate, float]]) -> list[tuple[_Candidate, float]]:
     """An oops in a known function has one of the causes of `faulting`: where none stands out, the odds share it out."""
-    oops = facts.kind in faulting.OOPSES and facts.accused is not None
-    if not oops or not standing or standing[0][1] >= PRESENT or standing[0][0].playbook not in faulting.PLAYBOOKS:
+    known = bool(standing) and not standing[0][0].culprit.name.startswith("unknown ")
+    if (
+        not known
+        or facts.kind not in faulting.OOPSES
+        or standing[0][1] >= PRESENT
+        or standing[0][0].playbook not in faulting.PLAYBOOKS
+    ):
         return standing
     odds = [p / (1.0 - p) for c, p in standing if c.playbook in faulting.PLAYBOOKS]
     share = min(max(odds[0] / sum(odds), PRESENT), CONFIRMED - 0.01)

@@ -240,3 +240,13 @@ def test_one_task_alone_that_waits_for_a_mutex_most_likely_holds_it_itself() -> 
 def test_what_was_not_seen_is_not_explained() -> None:
     first = _judged(_page_fault("ffffffffffffffe0", "90 <8b> 47 e0 c3", "0000000000000000")).hypotheses[0]
     assert first.explains == ()
+
+
+def test_a_broken_rule_that_killed_nobody_is_not_the_cause_of_the_lockup_after_it() -> None:
+    log = (
+        "BUG: scheduling while atomic: lifter/144/0x00000002\nCPU: 1 PID: 144 Comm: lifter Not tainted 6.1.0 #1\n"
+        "Call Trace:\n lift_lower+0x10/0x20 [lift]\n"
+    )
+    assert _judged(log + _WATCHDOG.replace("stat", "lifter").replace("77", "144"), 80.0).hypotheses[0].fault == (
+        "kernel.lockup"
+    )
