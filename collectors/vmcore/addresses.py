@@ -51,8 +51,8 @@ def classify(address: int) -> Class:
     return "kernel" if address >> 56 == 0xFF else "non_canonical"
 
 
-def meaning(address: int) -> str:
-    """Say in words what an address is; empty for an ordinary one.
+def meaning(address: int, base: int | None = None) -> str:
+    """Say in words what an address is; empty for an ordinary one. `base` is the register it was formed from, if known.
 
     >>> meaning(0x18)
     'a null pointer plus 0x18'
@@ -60,6 +60,11 @@ def meaning(address: int) -> str:
     'the error code -EINVAL taken for a pointer, or a null pointer less 0x16'
     """
     kind = classify(address)
+    if kind == "error" and base == 0:
+        return f"a null pointer less {_TOP - address:#x}"
+    if kind == "error" and base is not None and _error(base):
+        name = errno.errorcode.get(_TOP - base)
+        return f"the error code {f'-{name}' if name else base - _TOP} taken for a pointer"
     if kind == "null":
         return f"a null pointer plus {address:#x}" if address else "a null pointer"
     if kind == "error":
@@ -74,6 +79,15 @@ def meaning(address: int) -> str:
     if (byte := _filled(address)) is not None:
         return f"{_BYTES[byte]} ({byte:#x})"
     return {"non_canonical": "no valid address at all", "user": "an address of user space"}.get(kind, "")
+
+
+def null_based(address: int | None, base: int | None) -> bool:
+    """Whether an address just below zero was formed from a null pointer (a member before it), not from an error code.
+
+    >>> null_based(0xFFFFFFFFFFFFFFE0, 0), null_based(0xFFFFFFFFFFFFFFE0, 0xFFFFFFFFFFFFFFE0)
+    (True, False)
+    """
+    return address is not None and base == 0 and _error(address)
 
 
 def _error(address: int) -> bool:

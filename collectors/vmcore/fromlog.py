@@ -51,6 +51,8 @@ _FAMILIES = (
     frozenset({"soft_lockup", "hard_lockup", "rcu_stall"}),
     frozenset({"oom"}),
 )
+# How a kernel comes to its end that an oops before did not stop (panic_on_oops=0).
+_ENDED_BY = frozenset({"sysrq", "hung_task", "soft_lockup", "hard_lockup", "rcu_stall"})
 _LATE = 60.0  # seconds between a cause and what it brings about
 
 
@@ -192,10 +194,14 @@ def first_cause(found: Sequence[Report]) -> Report | None:
 
 
 def _leads(earlier: Report, later: Report) -> bool:
+    if earlier.kind == "bug" and not earlier.detail("oops"):
+        return False  # a rule broken (a sleep where none may be); the kernel went on with the task
     if any(earlier.kind in family and later.kind in family for family in _FAMILIES):
         return True
     if earlier.detail("oops") and int(later.detail("oops") or 0) > int(earlier.detail("oops")):
         return True  # the kernel counts its oopses
+    if earlier.detail("oops") and later.kind in _ENDED_BY:
+        return True  # it killed a task with what that held; the crash only came (or was asked for) later
     near = later.time - earlier.time <= _LATE
     related = bool(_modules_of(earlier) & _modules_of(later))
     related = related or (earlier.pid is not None and earlier.pid == later.pid and earlier.pid != 0)

@@ -21,10 +21,12 @@ from collectors.vmcore.open import DAMAGE, Dump
 from collectors.vmcore.places import place_of
 from collectors.vmcore.spin import read_spins
 from collectors.vmcore.stackmem import Stacks
+from collectors.vmcore.tasks import cpus
 from collectors.vmcore.waiters import Scan, Waits
 from collectors.vmcore.words import words
 from wardround.models.vmcore import Lock, LockCycle, RootBlocker, Task
 
+_CLOCKS_DIFFER = 0.2  # seconds between the scheduler's clock and the one that a task's start is told by
 _FLAGS = 7
 _MOST_SEARCHED = 32  # locks whose holders clues are looked for, each by a look at every task
 _WRITE_LOCKED, _READER_SHIFT, _READFAIL = 1, 8, 1 << 63
@@ -69,6 +71,7 @@ class _Reader:
         self.clues = Clues(dump.prog, tasks, stacks)
         self.enders = Enders(dump.prog, tasks)
         self._searches = _MOST_SEARCHED
+        self.now = max((cpu.clock for cpu in cpus(dump)), default=0)
 
     def lock(self, waits: Waits) -> Lock:
         lock = Lock(waits.kind, waits.lock, symbol=self._name(waits.lock), waiters=waits.tasks)
@@ -93,11 +96,28 @@ class _Reader:
     def _owned(self, lock: Lock, word: int) -> Lock:
         """A lock whose owner word names its holder."""
         owner = word & ~_FLAGS
+        if owner in self.tasks and self._younger(owner, lock):
+            state = (
+                f"its owner word points to {self.tasks[owner].name}, which began after the wait: the task that took "
+            )
+            return replace(lock, state=state + "it ended while it held the lock, and its memory was used again")
         if owner in self.tasks:
             return replace(lock, owner=owner, holders=(owner,))
         if owner == 0:
             return replace(lock, state="nobody holds it: it is being handed over")
         return replace(lock, state=f"its owner {owner:#x} is no task that lives: it ended while it held the lock")
+
+    def _younger(self, owner: int, lock: Lock) -> bool:
+        """Whether a task began after all that wait for the lock last ran: it cannot have taken it before them.
+
+        Had it taken the lock since, the first that waits would have run when the lock was let go.
+        """
+        waited = [task.waiting for waiter in lock.waiters if (task := self.tasks.get(waiter)) is not None]
+        if not self.now or not waited or None in waited:
+            return False
+        shortest = min(seconds for seconds in waited if seconds is not None)
+        started = self.memory.u64(owner + layout(self.prog, "struct task_struct").at("start_time"))
+        return started > self.now - (shortest - _CLOCKS_DIFFER) * 1e9
 
     def _rwsem(self, lock: Lock, waits: Waits) -> Lock:
         count = self._word(lock, "struct rw_semaphore", "count")

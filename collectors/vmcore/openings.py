@@ -121,7 +121,7 @@ OPENINGS = (
     _opening(
         "bad_pointer",
         5,
-        r"(?i:unable to handle (?:page fault|(?:kernel )?paging request|kernel [\w ]+?)) (?:for |at )"
+        r"(?i:unable to handle (?:page fault|(?:kernel )?paging request|kernel [\w -]+?)) (?:for |at )"
         r"(?:virtual )?address:? (?P<address>[0-9a-f]{1,16})|"
         r"BUG: unable to handle kernel paging request at (?P<address_>[0-9a-f]{1,16})|"
         r"Bad page fault|kernel tried to execute",

@@ -52,6 +52,10 @@ class Operand:
                 total += registers[name] * times
         return total & _MASK
 
+    def pointer(self, registers: Mapping[str, int]) -> int | None:
+        """Return what the base register held, None where there is none or an index was added to it."""
+        return registers.get(self.base) if self.base and not self.index else None
+
     def __str__(self) -> str:
         parts = [self.base] if self.base else []
         if self.index:

@@ -18,7 +18,7 @@ from itertools import islice
 from drgn import Object
 
 from collectors.vmcore import taint
-from collectors.vmcore.addresses import classify
+from collectors.vmcore.addresses import classify, null_based
 from collectors.vmcore.crashkind import kind_of, panic_caller, plain
 from collectors.vmcore.modules import AddressMap
 from collectors.vmcore.open import DAMAGE, Dump
@@ -116,6 +116,8 @@ class _Reader:
         certainty: Certainty = "derived"
         if report_kind is not None and report_kind != "unknown":
             kind, certainty = report_kind, "read"
+        if kind == "bad_pointer" and operand is not None and operand.address(registers) == address:
+            kind = "null_pointer" if null_based(address, operand.pointer(registers)) else kind
         frames, context = stack.frames, None
         if kind in _NO_FAULT:
             frames = tuple(replace(frame, exception=False) if frame.exception else frame for frame in frames)
@@ -178,8 +180,10 @@ class _Reader:
     ) -> CrashContext:
         frame = stack.frames[stack.fault or 0]
         pointers = Pointers(self.dump, self.addresses)
-        told = [pointers.explain(address)] if address is not None else []
-        if address is not None and operand is not None and operand.address(registers) == address:
+        formed = operand is not None and operand.address(registers) == address
+        base = operand.pointer(registers) if operand is not None and formed else None
+        told = [pointers.explain(address, base)] if address is not None else []
+        if address is not None and operand is not None and formed:
             told.append(_through(operand, registers))
         known = self.addresses.is_code(frame.address or 0)
         return CrashContext(

@@ -33,10 +33,10 @@ class Pointers:
         self.dump, self.code = dump, code
         self._stacks: Stacks | None = None
 
-    def explain(self, address: int) -> str:
-        """Say in words what an address is; empty where nothing is known."""
+    def explain(self, address: int, base: int | None = None) -> str:
+        """Say in words what an address is, formed from the register `base`; empty where nothing is known."""
         if addresses.classify(address) in _VALUES:
-            return addresses.meaning(address)
+            return addresses.meaning(address, base)
         for look in (self._symbol, self._stack, self._area, self.slab):
             try:
                 if told := look(address):

@@ -139,6 +139,10 @@ def _variable(prog: Program, name: str) -> str:
         found = prog.variable(name)
     except LookupError:
         raw = prog.read(symbol.address, min(symbol.size or _UNTYPED_BYTES, _UNTYPED_BYTES))
+        if len(raw) in (1, 2, 4, 8):
+            signed = int.from_bytes(raw, "little", signed=True)
+            told = f"{len(raw)} bytes of unknown type: {raw[::-1].hex()} (as a signed number {signed})"
+            return f"{name} at {symbol.address:#x}, {told}"
         words = " ".join(f"{int.from_bytes(raw[i : i + 8], 'little'):016x}" for i in range(0, len(raw), 8))
         return f"{name} at {symbol.address:#x}, of unknown type: {words}"
     large = found.type_.kind == TypeKind.ARRAY and sizeof(found.type_) > MOST_TEXT

@@ -7,14 +7,15 @@ limited or lost, nor follow two CPUs that print at once without caller ids.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from collectors.vmcore import frames
-from collectors.vmcore.addresses import NEAR_NULL, classify, meaning
+from collectors.vmcore.addresses import NEAR_NULL, classify, meaning, null_based
 from collectors.vmcore.frames import Section
 from collectors.vmcore.openings import ANY, OPENINGS, PANIC, REACH, Opening, follows
+from collectors.vmcore.operand import decode
 from wardround.models.vmcore import CrashContext, LogLine, Report, StackFrame
 
 MOST_REPORTS = 200
@@ -24,6 +25,9 @@ MOST_OTHERS = 32
 SILENCE = 5.0
 
 Access = Literal["read", "write", "execute", ""]
+# Their stack passes no fault: what an interrupt interrupted has no part in them.
+_NO_FAULT = frozenset(("oom", "hung_task", "sysrq", "requested"))
+_SENT = "Sending NMI from CPU "
 _CUT = "cut here ]---"
 _END = re.compile(r"---\[ end (?:trace|Kernel panic)")
 _SECTION = re.compile(
@@ -41,6 +45,11 @@ _TRACK = re.compile(r"(Allocated|Freed) in (.+?) age=\d+")
 _ACCESS = re.compile(
     r"#PF: (?:supervisor|user) (read|write|instruction fetch)|(?:WnR = (\d))|(Read|Write) of size \d+ at addr (\w+)"
 )
+_FORBIDDEN = re.compile(
+    r"#PF: error_code\(0x[0-9a-f]+\) - (permissions violation)|to (read-only) memory|(NX-protected) page"
+)
+_STALLED = re.compile(r"rcu:\s+(\d{1,5})-[^\s:]{3,5}: \(")  # the CPU that an RCU stall is of
+_CODE = re.compile(r"Code: .*?<([0-9a-f]{2})> ?((?:[0-9a-f]{2} ?)*)")
 _KILLED = re.compile(r"Out of memory: Killed process (\d{1,9}) \((.{1,64}?)\)")
 _WARNED = re.compile(r"WARNING: CPU: (?P<cpu>\d{1,5}) PID: (?P<pid>\d{1,9}) at ")
 _WARNED_NEW = re.compile(r"WARNING: \S+ at .*, CPU#(?P<cpu>\d{1,5}): (?P<comm>.{1,64})/(?P<pid>\d{1,9})")
@@ -83,14 +92,22 @@ def _streams(lines: Sequence[LogLine]) -> Iterable[Sequence[LogLine]]:
     if not any(line.caller for line in lines):
         return (lines,)
     by_caller: dict[str, list[LogLine]] = {}
+    asked, sent = "", {}  # CPUs that answer with their stack write for the one that asked
     for line in lines:
-        by_caller.setdefault(line.caller, []).append(line)
+        if _SENT in line.text:
+            asked = line.caller
+        elif asked and "NMI backtrace for cpu" in line.text and line.caller != asked:
+            sent[line.caller] = asked
+        elif line.caller in sent and _opens(line.text) is not None:
+            del sent[line.caller]
+        by_caller.setdefault(sent.get(line.caller, line.caller), []).append(line)
     return by_caller.values()
 
 
 def _segments(lines: Sequence[LogLine]) -> Iterator[_Open]:
     """Cut one writer's lines into reports."""
     current: _Open | None = None
+    cut_off: _Open | None = None  # of another CPU that had only begun to print: lines of before come back to it
     before: list[LogLine] = []  # what stands before "cut here", which is where list checks say what is wrong
     for line in lines:
         if current is not None and line.time - current.lines[-1].time > SILENCE:
@@ -100,7 +117,10 @@ def _segments(lines: Sequence[LogLine]) -> Iterator[_Open]:
         if opening is not None:
             opened, current = _admit(current, opening, line, before)
             if opened is not None:
+                cut_off = opened if _unfinished(opened, line) else None
                 yield opened
+        elif cut_off is not None and current is not None and line.time < current.title.time:
+            cut_off.lines.append(line)
         elif current is not None and _CUT in line.text and (current.ended or current.traced):
             yield current
             current = None
@@ -109,6 +129,12 @@ def _segments(lines: Sequence[LogLine]) -> Iterator[_Open]:
         before = [*before[-3:], line]
     if current is not None:
         yield current
+
+
+def _unfinished(one: _Open, line: LogLine) -> bool:
+    """Whether another CPU's report cut a lockup's off before the first frame of its trace."""
+    lockup = one.opening.kind in ("soft_lockup", "hard_lockup") and line.time - one.title.time < 1.0
+    return lockup and not any(frames.frame(held.text.strip()) for held in one.lines)
 
 
 def _opens(text: str) -> Opening | None:
@@ -191,19 +217,24 @@ def _report(one: _Open) -> Report:
         end = next((n for n, text in enumerate(texts) if PANIC.search(text)), len(texts))
         texts = texts[:end] if any(text.startswith("Call ") for text in texts[:end]) else texts
     section = frames.read(_main(texts))
+    called = one.opening.kind in _NO_FAULT or one.title.text.startswith("Kernel panic")
+    if called and section.rip is None:
+        section.stack = [replace(frame, exception=False) for frame in section.stack]
     if one.mixed:
         section.stack = list(dict.fromkeys(section.stack))
     details = dict(one.details)
     _more_details(details, texts, section)
     context = _context(one, details, section, texts)
-    where = _where(one, details, section)
+    where = _where(one, details, section) or (_panic_caller(section.stack) if called else None)
     for pattern in (_WARNED, _WARNED_NEW):
         if found := pattern.search(one.title.text):
             details = {**found.groupdict(), **details}
     pid = details.pop("pid", None)
     cpu = details.pop("cpu", None)
+    if one.opening.kind == "rcu_stall" and cpu is not None and section.cpu not in (None, int(cpu)):
+        section = Section()  # of the CPU that noticed it
     return Report(
-        kind=_kind(one.opening.kind, context),
+        kind=_kind(one.opening.kind, context, texts),
         title=one.title.text,
         time=one.title.time,
         function=where.function if where else "",
@@ -219,6 +250,12 @@ def _report(one: _Open) -> Report:
         others=tuple(_others(texts)),
         fatal=bool(one.panic),
     )
+
+
+def _panic_caller(stack: Sequence[StackFrame]) -> StackFrame | None:
+    """Who called panic(): the first sure frame behind it."""
+    at = max((n for n, frame in enumerate(stack) if frame.function in ("panic", "vpanic", "nmi_panic")), default=None)
+    return next((frame for frame in stack[at + 1 :] if frame.sure), None) if at is not None else None
 
 
 def _main(texts: list[str]) -> Iterator[str]:
@@ -263,6 +300,10 @@ def _more_details(details: dict[str, str], texts: list[str], section: Section) -
             details.setdefault(f"{found[1].lower()}_in", found[2])
         elif found := _KILLED.match(text):
             details["killed_pid"], details["killed"] = found[1], found[2]
+        elif found := _FORBIDDEN.search(text):
+            details.setdefault("forbidden", next(filter(None, found.groups())))
+        elif "rcu:" in text and (found := _STALLED.search(text)):
+            details.setdefault("cpu", found[1])
         elif found := _OOPS.search(text):
             details.setdefault("oops", found[1])
     for name, stack in _others(texts):
@@ -274,11 +315,30 @@ def _more_details(details: dict[str, str], texts: list[str], section: Section) -
                 details.setdefault(key, " < ".join(list(told)[:6]))
 
 
-def _kind(kind: str, context: CrashContext | None) -> str:
+def _kind(kind: str, context: CrashContext | None, texts: Sequence[str]) -> str:
     """Tell a null pointer from other bad ones by the address, which newer kernels leave to the reader."""
-    if kind == "bad_pointer" and context is not None and context.address is not None and context.address < NEAR_NULL:
-        return "null_pointer"
-    return kind
+    if kind != "bad_pointer" or context is None or context.address is None:
+        return kind
+    near = context.address < NEAR_NULL
+    less = null_based(context.address, _base(texts, context.registers, context.address))
+    return "null_pointer" if near or less else kind
+
+
+def _base(texts: Sequence[str], registers: Mapping[str, int], address: int) -> int | None:
+    """What the register held that the faulting address was formed from, by the instruction that the kernel printed.
+
+    Where it could print none: an error code would still stand in a register, so one of them is it, or it was null.
+    """
+    code = next((text for text in texts if text.startswith("Code: ")), "")  # the first is the fault's own
+    found = _CODE.match(code)
+    operand = decode(bytes.fromhex(found[1] + found[2])) if found else None
+    if operand is not None and operand.address(registers) == address:
+        return operand.pointer(registers)
+    held = [value for name, value in registers.items() if name[0] == "R" and name != "RSP"]
+    codes = [value for value in held if classify(value) == "error"]
+    if found or classify(address) != "error" or len(codes) > 1:
+        return None
+    return codes[0] if codes else 0 if 0 in held else None
 
 
 def _where(one: _Open, details: dict[str, str], section: Section) -> StackFrame | None:
@@ -303,7 +363,7 @@ def _context(one: _Open, details: dict[str, str], section: Section, texts: list[
     elif section.bad_rip is not None and one.opening.kind in ("general_protection", "unknown"):
         address = section.bad_rip
     access = _access(texts, section, address)
-    told = meaning(address) if address is not None else ""
+    told = meaning(address, _base(texts, registers, address)) if address is not None else ""
     if address is None and one.opening.kind == "general_protection":
         told = _poisoned(registers)
     return CrashContext(

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from collectors.vmcore.open import Dump
-from wardround.models.vmcore import Vmcore
+from wardround.models.vmcore import Panic, Report, Vmcore
 
+_MISSED = frozenset(("rcu_stall", "soft_lockup", "hard_lockup"))  # one CPU tells of another
 Part = Mapping[str, Any]  # fields of `Vmcore`
 
 
@@ -61,15 +62,53 @@ def _panic(dump: Dump, known: Vmcore) -> Part:
     from collectors.vmcore.panic import read_panic
 
     logged = known.panic
+    from collectors.vmcore.fromlog import first_cause
+
     found = read_panic(dump, logged.kind if logged is not None else None, known.log)
-    return {"panic": found if logged is None or found is None else _joined(found, logged)}
+    if logged is None or found is None:
+        return {"panic": found}
+    report = first_cause(known.reports)
+    return {"panic": _elsewhere(_joined(found, logged), logged, report, known)}
+
+
+def _elsewhere(found: Panic, logged: Panic, report: Report | None, known: Vmcore) -> Panic:
+    """A panic whose task only noticed it: the report names another task or CPU, whose stack is that of the crash.
+
+    That is a task killed by an oops before (only the log has its stack), or one that holds a CPU which another CPU
+    misses. The dump's stack of the CPU is taken where the task is still the one that the report names.
+    """
+    panicking = known.task(found.task)
+    if report is None or (report.fatal and report.kind not in _MISSED):
+        return found
+    same = panicking is not None and panicking.pid == report.pid and (report.pid != 0 or report.cpu == found.cpu)
+    if same or (report.pid is None and report.cpu in (None, found.cpu)):
+        return found
+    task, stack = None, report.stack
+    if report.kind in _MISSED:
+        task = next((task for task in known.tasks if task.on_cpu and task.cpu == report.cpu), None)
+        if task is not None and task.stack and report.pid in (None, task.pid):
+            stack = task.stack
+    else:
+        task = next((t for t in known.tasks if t.pid == report.pid and t.comm == report.comm and t.pid), None)
+    if not stack:
+        return found
+    return replace(
+        found,
+        cpu=report.cpu,
+        task=task.address if task is not None else None,
+        function=report.function,
+        module=report.module,
+        stack=stack,
+        context=logged.context,
+    )
 
 
 def _joined(found: Any, logged: Any) -> Any:
     """What memory tells of the panic, with the report's words where memory has none."""
+    null = (found.kind, logged.kind) == ("null_pointer", "bad_pointer")  # the instruction tells what the log could not
     return replace(
         found,
-        kind=logged.kind if logged.kind != "unknown" else found.kind,
+        kind=logged.kind if logged.kind != "unknown" and not null else found.kind,
         report=found.report or logged.report,
         message=found.message or logged.message,
         function=found.function or logged.function,

@@ -6,7 +6,7 @@ hypothesis' `would_confirm`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rca.model import Finding
@@ -29,6 +29,16 @@ MOST = 6
 SPEAKS = 0.25  # a smaller ratio says nothing either way
 ENOUGH = 0.6  # of what a clue can say: one that said less may still be asked
 STRONG = -1.2  # an answer that by itself excludes
+_REPORTED = {
+    "hung_task": "kernel.hung_task",
+    "soft_lockup": "kernel.lockup",
+    "hard_lockup": "kernel.lockup",
+    "rcu_stall": "kernel.lockup",
+    "oom": "kernel.out_of_memory",
+    "null_pointer": "kernel.null_dereference",
+    "refcount": "kernel.refcount",
+    "sysrq": "kernel.panic_requested",
+}
 _LEVELS: tuple[SeverityLevel, ...] = ("none", "info", "warning", "critical")
 
 
@@ -95,12 +105,13 @@ def classify(
     ]
     known = matches(facts, cases)
     told = _known_evidence(facts, known, evidence, identify)
-    standing = _standing(candidates)
-    hypotheses = tuple(_hypothesis(facts, c, p, told) for c, p in standing if p >= MENTIONED)[:MOST]
+    standing = _settled(facts, _standing(candidates))
+    seen = _seen(facts, candidates)
+    hypotheses = tuple(_hypothesis(facts, c, p, told, seen) for c, p in standing if p >= MENTIONED)[:MOST]
     sure = [(c, h) for h in hypotheses for c, _ in standing if c.id == h.id and h.probability >= PRESENT]
     return Judgement(
         hypotheses=hypotheses,
-        ruled_out=tuple(_ruled_out(standing)),
+        ruled_out=tuple(_ruled_out(standing, {fault for h in hypotheses for fault in h.explains})),
         evidence=tuple(evidence.values()),
         actions={c.id: c.playbook.actions for c, _ in standing if any(h.id == c.id for h in hypotheses)},
         known=known,
@@ -177,10 +188,34 @@ def _stronger(candidate: _Candidate, causes: Sequence[_Candidate]) -> bool:
     return len(mutual) == len(causes) and all(weight >= sum(c.ratios.values()) for c in mutual)
 
 
-def _hypothesis(facts: Facts, candidate: _Candidate, p: float, known: tuple[str, ...]) -> Hypothesis:
+def _seen(facts: Facts, candidates: Sequence[_Candidate]) -> frozenset[str]:
+    """Faults that were really seen: found by their own evidence, or reported by the kernel."""
+    found = {c.playbook.fault for c in candidates if c.proven and c.probability >= PRESENT}
+    return frozenset(found | {_REPORTED[r.kind] for r in facts.vmcore.reports if r.kind in _REPORTED})
+
+
+def _settled(facts: Facts, standing: list[tuple[_Candidate, float]]) -> list[tuple[_Candidate, float]]:
+    """An oops in a known function has one of the causes of `faulting`: where none stands out, the odds share it out."""
+    known = bool(standing) and not standing[0][0].culprit.name.startswith("unknown ")
+    if (
+        not known
+        or facts.kind not in faulting.OOPSES
+        or standing[0][1] >= PRESENT
+        or standing[0][0].playbook not in faulting.PLAYBOOKS
+    ):
+        return standing
+    odds = [p / (1.0 - p) for c, p in standing if c.playbook in faulting.PLAYBOOKS]
+    share = min(max(odds[0] / sum(odds), PRESENT), CONFIRMED - 0.01)
+    return [(standing[0][0], share), *((c, min(p, PRESENT - 0.01)) for c, p in standing[1:])]
+
+
+def _hypothesis(
+    facts: Facts, candidate: _Candidate, p: float, known: tuple[str, ...], seen: frozenset[str]
+) -> Hypothesis:
     strong_objection = any(ratio < STRONG for ratio in candidate.ratios.values())
-    sure = p >= CONFIRMED and candidate.proven and not strong_objection
-    verdict: Verdict = "confirmed" if sure else "likely" if p >= PRESENT else "possible"
+    named = not candidate.culprit.name.startswith("unknown ")
+    sure = p >= CONFIRMED and candidate.proven and not strong_objection and named
+    verdict: Verdict = "confirmed" if sure else "likely" if p >= PRESENT and named else "possible"
     asks = [
         c.ask
         for c in candidate.playbook.clues
@@ -199,16 +234,17 @@ def _hypothesis(facts: Facts, candidate: _Candidate, p: float, known: tuple[str,
         onset=facts.onset() or facts.when,
         supporting=(*candidate.speaking(1.0), *(known if p >= PRESENT else ())),
         contradicting=candidate.speaking(-1.0),
-        explains=candidate.playbook.symptoms if p >= PRESENT else (),
+        explains=tuple(s for s in candidate.playbook.symptoms if s in seen) if p >= PRESENT else (),
         causal_chain=candidate.playbook.chain(facts, candidate.culprit),
         would_confirm=tuple(asks) if not sure else (),
         headline=redact(headline),
     )
 
 
-def _ruled_out(standing: list[tuple[_Candidate, float]]) -> Iterator[RuledOut]:
+def _ruled_out(standing: list[tuple[_Candidate, float]], explained: Collection[str]) -> Iterator[RuledOut]:
     """Faults whose clues speak against them; a symptom of what was found is not ruled out but explained."""
-    excluded = [(c, p) for c, p in standing if p < MENTIONED and c.speaking(-1.0)]
+    against = [(c, p) for c, p in standing if p < MENTIONED and c.speaking(-1.0)]
+    excluded = [(c, p) for c, p in against if c.playbook.fault not in explained]
     for candidate, _ in excluded[:MOST]:
         yield RuledOut(candidate.playbook.fault, candidate.speaking(-1.0)[:2], candidate.culprit.name)
 

@@ -6,6 +6,7 @@ the page cache. From a log only sizes and the caller that found no memory are kn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from rca.model import Curve, Finding
@@ -30,6 +31,7 @@ _HELD = {
 }
 
 
+_LAST = "the last to ask for memory"
 _KERNELS_OWN = ("kernel", "unaccounted", "vmalloc")
 
 
@@ -62,10 +64,31 @@ def _holders(facts: Facts) -> list[Culprit]:
         return [_filler(facts, cache.name, cache.module, functions)]
     if part in ("anonymous", "shared", "unevictable") and memory.largest_tasks:
         return [_of_task(facts, memory.largest_tasks[0][0])]
+    return [
+        _asked_last(facts) if part in _KERNELS_OWN else Culprit("kernel_function", _HELD.get(part, "unknown holder"))
+    ]
+
+
+def _asked_last(facts: Facts) -> Culprit:
+    """Pages that no account names: the module that asked for more when nothing was left, if one did."""
     found = blame(facts.stack, facts.foreign)
-    if part in _KERNELS_OWN and found is not None and found.frame.module:
-        return [function_of(found.frame)]
-    return [Culprit("kernel_function", _HELD.get(part, "unknown holder"))]
+    if found is not None and found.frame.module:
+        accused = function_of(found.frame)
+        return Culprit(accused.kind, accused.name, None, (*accused.labels, ("known_by", _LAST)))
+    return Culprit("kernel_function", _HELD["kernel"])
+
+
+def _of_stacks(facts: Facts) -> Culprit | None:
+    """Kernel stacks are tasks: the module's function in which most kernel threads of one module sleep."""
+    found = [blame(task.stack, facts.foreign) for task in facts.vmcore.tasks]
+    places = Counter((one.frame.function, one.frame.module) for one in found if one and one.frame.module)
+    if not places:
+        return None
+    (function, module), times = places.most_common(1)[0]
+    if 2 * times < len(facts.vmcore.tasks):
+        return None
+    labels = (("module", module), ("known_by", f"{times} of {len(facts.vmcore.tasks)} tasks are in it"))
+    return Culprit("kernel_function", plain(function), None, labels)
 
 
 def _ranked(facts: Facts, holder: MemoryHolder) -> Culprit:
@@ -77,6 +100,10 @@ def _ranked(facts: Facts, holder: MemoryHolder) -> Culprit:
     if holder.kind in ("slab", "vmalloc"):
         named = (holder.name,) if holder.kind == "vmalloc" else ()
         return _filler(facts, holder.name, holder.module, (*holder.functions, *named))
+    if holder.kind in _KERNELS_OWN:
+        return _asked_last(facts)
+    if "stack" in holder.kind and (stacks := _of_stacks(facts)) is not None:
+        return stacks
     return Culprit("kernel_function", _HELD.get(holder.name, holder.name))
 
 
@@ -105,7 +132,7 @@ def _task_name(facts: Facts, key: int) -> str:
 
 
 def _no_memory(facts: Facts, _: Culprit) -> Finding | None:
-    return facts.first_report(1.0 if facts.kind == "oom" else 0.0)
+    return facts.first_report(1.0 if facts.kind == "oom" else 0.0, lacks=("oom",))
 
 
 def _held(facts: Facts, _: Culprit) -> Finding | None:
@@ -118,13 +145,13 @@ def _held(facts: Facts, _: Culprit) -> Finding | None:
         cache = next((c for c in memory.caches if holder.kind == "slab" and holder.name in (c.name, *c.aliases)), None)
         show = ("--struct", "kmem_cache", f"{cache.address:#x}") if cache is not None and cache.address else ()
         values: dict[str, Number] = {"held": holder.bytes, "share": holder.share}
-        return facts.finding(holder.share, holder.statement, "Mem-Info", values, "By", show)
+        return facts.finding(holder.share, holder.statement, "slab_unreclaimable:", values, "By", show)
     total = memory.total or sum(size for _, size in memory.parts) or 1
     free = dict(memory.parts).get("free", 0)
     return facts.finding(
         size / total,
         f"{_HELD.get(part, part)}: {size / _MIB:.0f} MiB of {total / _MIB:.0f} MiB; free: {free / _MIB:.0f} MiB",
-        "Mem-Info",
+        "slab_unreclaimable:",
         {"held": size, "total": total, "free": free},
         "By",
     )
@@ -154,13 +181,20 @@ def _memory_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
     cache, module = culprit.label("cache"), culprit.label("module")
     held = findings.get("held")
     told = f": {held.statement}" if held else ""
+    where = f"{culprit.name} [{module}]" if module else culprit.name
+    by = culprit.label("known_by")
+    if by == _LAST:
+        return f"The kernel ran out of memory: {where} asked last when nothing was left, and likely took most{told}."
+    if by:
+        return f"The kernel ran out of memory: too many tasks, {by.replace(' in it', f' in {where}')}{told}."
+    if cache == culprit.name and held and held.statement.startswith("vmalloc by "):
+        return f"The kernel ran out of memory: {where} holds most, by vmalloc{told}."
     if cache and culprit.name != cache:
-        where = f"{culprit.name} [{module}]" if module else culprit.name
         return f"The kernel ran out of memory: {where} is the likely filler of the cache {cache}{told}."
     if cache:
         return f"The kernel ran out of memory: the cache {cache} grew{told}."
     who = culprit.label("task")
-    return f"The kernel ran out of memory: most is held by {culprit.name}{f', first {who}' if who else ''}{told}."
+    return f"The kernel ran out of memory: the largest part is {culprit.name}{f', first {who}' if who else ''}{told}."
 
 
 OUT_OF_MEMORY = Playbook(
@@ -218,11 +252,30 @@ def _asked(facts: Facts, _: Culprit) -> Finding | None:
     )
 
 
-def _requested_headline(facts: Facts, culprit: Culprit, _: Mapping[str, Finding]) -> str:
+def _before(facts: Facts, _: Culprit) -> Finding | None:
+    """What the kernel had reported before somebody asked for the crash: most likely why it was asked for."""
+    before = [report for report in facts.vmcore.reports if report.kind in _REASONS]
+    if facts.kind != "sysrq" or not before:
+        return None
+    stack = blame(before[-1].stack, facts.foreign)
+    where = f", in {stack.frame.name}" if stack else ""
+    return facts.finding(
+        1.0,
+        f"before it was asked for, the kernel had reported: {before[-1].title}{where}; that is likely why",
+        before[-1].title[:80],
+        {"reports": len(before)},
+    )
+
+
+_REASONS = frozenset(("hung_task", "soft_lockup", "hard_lockup", "rcu_stall"))
+
+
+def _requested_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     who = culprit.label("task")
     by = f" by {who}" if who else ""
     if facts.kind == "sysrq":
-        return f"The crash was asked for through sysrq{by}."
+        why = f": {findings['before'].statement}" if "before" in findings else ""
+        return f"The crash was asked for through sysrq{by}{why}."
     where = culprit.label("function")
     at = f" in {where}" if where else ""
     if facts.kind == "warning":
@@ -235,7 +288,10 @@ PANIC_REQUESTED = Playbook(
     culprit="host",
     prior=0.12,
     suspects=_host,
-    clues=(Clue("asked", _asked, Curve((0.0, -3.0), (0.3, 0.0), (0.55, 2.2), (0.85, 3.0), (1.0, 5.0)), needed=True),),
+    clues=(
+        Clue("asked", _asked, Curve((0.0, -3.0), (0.3, 0.0), (0.55, 2.2), (0.85, 3.0), (1.0, 5.0)), needed=True),
+        Clue("before", _before, Curve((0.0, 0.0), (1.0, -2.2))),
+    ),
     headline=_requested_headline,
     chain=lambda *_: ("someone or a setting asked for the crash",),
     severity="warning",

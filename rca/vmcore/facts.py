@@ -6,7 +6,7 @@ Everything is computed from a `Vmcore` and from nothing else; every part of it m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -101,11 +101,31 @@ class Facts:
         panic = self.panic
         if (tracked := self._tracked) is not None:
             return Suspect(tracked, (), "where the kernel recorded the object's last change of hands")
-        found = suspect(self.stack, self.foreign, unsure=True) if self.jumped else blame(self.stack, self.foreign)
+        if self.jumped:
+            found = suspect(self.stack, self.foreign, unsure=True)
+        else:
+            found = suspect(self.stack, self.foreign) or self._work or blame(self.stack, self.foreign)
         if panic is not None and panic.function and (found is None or self._named):
             named = suspect((StackFrame(panic.function, module=panic.module),), self.foreign)
             return named or found
         return found
+
+    @cached_property
+    def _work(self) -> Suspect | None:
+        """The work item that ran: where calls from the end of a function left no other frame of its module."""
+        work = self.report.detail("work") if self.report else ""
+        module = self.report.detail("work_module") if self.report else ""
+        task = self.panic.task if self.panic is not None else None
+        running = next((item for item in self.vmcore.work if task is not None and item.task == task), None)
+        if not work and running is not None:
+            work, module = running.function, running.module
+        frame = StackFrame(work, module=module)
+        return Suspect(frame, (), "the work item that ran") if work and suspect((frame,), self.foreign) else None
+
+    @cached_property
+    def earlier(self) -> bool:
+        """Whether the crash only came, or was asked for, after a report that had killed a task before."""
+        return self.report is not None and not self.report.fatal and bool(self.report.detail("oops"))
 
     @cached_property
     def _tracked(self) -> StackFrame | None:
@@ -142,9 +162,16 @@ class Facts:
         for name, value in context.registers.items():
             if value != context.address and (words := freed(value)):
                 yield f"{name} holds", value, words
+        if context.address is not None and (letters := text(context.address)):
+            yield "the faulting address is", context.address, f"the text “{letters}” in place of a pointer"
 
-    def first_report(self, value: float, values: Mapping[str, Number] | None = None) -> Finding | None:
-        """The finding that every playbook weighs: the class of the first report, where it arose, its own words."""
+    def first_report(
+        self, value: float, values: Mapping[str, Number] | None = None, lacks: Collection[str] = ()
+    ) -> Finding | None:
+        """The finding that every playbook weighs: the class of the first report, where it arose, its own words.
+
+        Where it speaks against a fault whose reports are of the classes `lacks`, that none of them is there.
+        """
         panic = self.panic
         if panic is None:
             return None
@@ -156,6 +183,9 @@ class Facts:
             held["cpu"] = cpu
             who += f" on CPU {cpu}"
         words = self.kind.replace("_", " ")
+        if value <= 0.0 and lacks and not any(report.kind in lacks for report in self.vmcore.reports):
+            none = " or ".join(kind.replace("_", " ") for kind in sorted(lacks))
+            return self.finding(0.0, f"no report of the class {none} stands in the log", title[:80])
         return self.finding(value, f"the kernel's first report{who} is of the class {words}: {title}", title[:80], held)
 
     def who(self) -> str:
@@ -218,7 +248,8 @@ class Facts:
         """The question for the stack of the task in which it arose; none where that task is not known."""
         task = self.vmcore.task(self.panic.task) if self.panic is not None else None
         pid = self.report.pid if self.report is not None and self.report.pid is not None else task.pid if task else None
-        return ("--stack", str(pid)) if pid else ()
+        lives = not self.vmcore.tasks or any(task.pid == pid for task in self.vmcore.tasks)
+        return ("--stack", str(pid)) if pid and lives else ()
 
     def onset(self) -> float | None:
         """When the first report was written, Unix seconds; unknown where the log does not tell the clock."""
@@ -235,6 +266,16 @@ _FREED = (
     (0x5A, "the fill of slab memory never written (0x5a)"),
     (0xA5, "the end mark of a freed object (0xa5)"),
 )
+
+
+def text(value: int) -> str:
+    """The letters of a value that is text and no pointer: eight printable ones; else nothing.
+
+    >>> text(0x762D646E612D7465), text(0xFFFF888012345678)
+    ('et-and-v', '')
+    """
+    letters = value.to_bytes(8, "little") if 0 <= value < 1 << 64 else b""
+    return letters.decode("ascii") if letters and all(0x20 <= letter < 0x7F for letter in letters) else ""
 
 
 def freed(value: int) -> str:

@@ -15,7 +15,7 @@ from rca.vmcore.facts import Facts, function_of
 from rca.vmcore.playbook import Clue, Playbook
 from rca.vmcore.story import generic, plain
 from wardround.models.diagnosis import Culprit
-from wardround.models.vmcore import Anomaly
+from wardround.models.vmcore import Anomaly, StackFrame
 
 # How well a report of each kind fits each fault, 0 to 1; kinds not named do not fit.
 FITS: Mapping[str, Mapping[str, float]] = {
@@ -37,6 +37,8 @@ FITS: Mapping[str, Mapping[str, float]] = {
     },
     "kernel.refcount": {"refcount": 1.0, "bug": 0.5, "warning": 0.35, "divide": 0.45, "slab_corruption": 0.2},
 }
+# Classes of reports that an instruction made which could not be executed, or an assertion.
+OOPSES = frozenset(("null_pointer", "bad_pointer", "general_protection", "bug", "divide", "invalid_opcode"))
 _FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 4.0))
 _BAD_ACCESS = ("general_protection", "bad_pointer", "null_pointer", "unknown")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*) at 0x")
@@ -48,7 +50,8 @@ def reported(fault: str) -> Clue:
     """The clue of the first report's class."""
 
     def measure(facts: Facts, _: Culprit) -> Finding | None:
-        return facts.first_report(FITS[fault].get(facts.kind, 0.0))
+        fits = FITS[fault]
+        return facts.first_report(fits.get(facts.kind, 0.0), lacks=[kind for kind, fit in fits.items() if fit >= 1.0])
 
     return Clue("reported", measure, _FIT, needed=True)
 
@@ -57,7 +60,8 @@ def _accused(facts: Facts) -> list[Culprit]:
     found = facts.accused
     if found is not None and found.frame.function:
         return [function_of(found.frame)]
-    if (panic := facts.panic) is not None and panic.function:
+    panic = facts.panic
+    if panic is not None and panic.function and not generic(StackFrame(panic.function, module=panic.module)):
         return [
             Culprit("kernel_function", plain(panic.function), None, (("module", panic.module),) * bool(panic.module))
         ]
@@ -84,6 +88,26 @@ FUNCTION = Clue(
 )
 
 
+def _later(facts: Facts, _: Culprit) -> Finding | None:
+    """How the dump came about where a task had been killed by an oops before: told, and weighed for nothing."""
+    report, panic = facts.report, facts.panic
+    if not facts.earlier or report is None or panic is None:
+        return None
+    end = next((r for r in facts.vmcore.reports if r.fatal), None)
+    after = max(end.time - report.time, 0.0) if end else 0.0
+    return facts.finding(
+        1.0,
+        f"the kernel killed {facts.who() or 'a task'} at this oops and went on (panic_on_oops is off); what that task "
+        f"held stays held; {after:.0f} s later the crash came by: {panic.message}",
+        panic.message[:80],
+        {"seconds": after},
+        "s",
+    )
+
+
+LATER = Clue("later", _later, Curve((0.0, 0.0), (1.0, 0.3)))
+
+
 def _address(facts: Facts, _: Culprit) -> Finding | None:
     """How near to null the address is that could not be accessed."""
     context = facts.context
@@ -93,7 +117,47 @@ def _address(facts: Facts, _: Culprit) -> Finding | None:
     value = 1.0 if at < _NEAR_NULL else 0.6 if at >= _ERRORS else 0.0
     access = {"execute": "run code at", "": "use"}.get(context.access, context.access)
     words = f", {context.meaning}" if context.meaning else ""
-    return facts.finding(value, f"the CPU could not {access} address {at:#x}{words}", f"{at:016x}", {"address": at})
+    titled = facts.report is not None and f"{at:x}" in facts.report.title
+    look_for = facts.report.title[:80] if facts.report is not None and titled else f"{at:016x}"
+    return facts.finding(value, f"the CPU could not {access} address {at:#x}{words}", look_for, {"address": at})
+
+
+def _forbidden(facts: Facts, _: Culprit) -> Finding | None:
+    """A write to memory that is mapped but must not be written: proof of a wild write, whatever the pointer."""
+    context, report = facts.context, facts.report
+    words = report.detail("forbidden") if report else ""
+    if context is None or context.address is None or not words or context.address < 1 << 63:
+        return None
+    if context.access == "read":
+        return None
+    what = f", {context.meaning}" if context.meaning else ""
+    how = "write" if context.access == "write" else "run" if context.access == "execute" else "access"
+    return facts.finding(
+        1.0,
+        f"the CPU was not allowed to {how} address {context.address:#x}{what}: it is mapped, but protected ({words})",
+        words,
+        {"address": context.address},
+    )
+
+
+def _assertion(facts: Facts, _: Culprit) -> Finding | None:
+    """Whether the accused stopped the kernel itself: an assertion (BUG) of its own code did not hold."""
+    report, found = facts.report, facts.accused
+    if facts.kind != "bug" or report is None or found is None or not report.detail("place"):
+        return None
+    if plain(found.frame.function) != plain(report.function):
+        return None
+    place = report.detail("place")
+    return facts.finding(
+        1.0,
+        f"{found.frame.name} stopped the kernel itself: its assertion at {_file(place)} did not hold",
+        "ernel BUG at",
+    )
+
+
+def _file(place: str) -> str:
+    """The file and line of a BUG without the folders of the machine it was built on."""
+    return place.rpartition("/")[2]
 
 
 def _poison(facts: Facts, _: Culprit) -> Finding | None:
@@ -117,7 +181,7 @@ def _tracked(facts: Facts, _: Culprit) -> Finding | None:
     if report is None or not (freed or allocated):
         return None
     told = [f"allocated in {allocated}"] * bool(allocated) + [f"freed in {freed}"] * bool(freed)
-    return facts.finding(1.0, f"the object was {' and '.join(told)}", "reed" if freed else "llocated")
+    return facts.finding(1.0, f"the object was {' and '.join(told)}", "Freed in" if freed else "Allocated in")
 
 
 def _recursion(facts: Facts, _: Culprit) -> Finding | None:
@@ -171,7 +235,14 @@ def _task(facts: Facts) -> str:
 def _null_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     address = findings.get("address")
     told = f": {address.statement}" if address else ""
-    return f"{_where(culprit)} followed a null pointer{_task(facts)}{told}."
+    what = "an error code as a pointer" if "taken for a pointer" in told and "null" not in told else "a null pointer"
+    return f"{_where(culprit)} followed {what}{_task(facts)}{told}.{_end(findings)}"
+
+
+def _end(findings: Mapping[str, Finding]) -> str:
+    """How the crash came about later, where this was not yet the end."""
+    later = findings.get("later")
+    return f" {later.statement[0].upper()}{later.statement[1:]}." if later else ""
 
 
 def _corruption_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
@@ -180,7 +251,9 @@ def _corruption_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, 
         what = "last handled a slab object that was then overwritten or freed again"
     poison = findings.get("poison")
     told = f": {poison.statement}" if poison and poison.value > 0 else ""
-    return f"{_where(culprit)} {what}{_task(facts)}{told}."
+    if (forbidden := findings.get("forbidden")) is not None:
+        what, told = "accessed memory that it must not write", f": {forbidden.statement}"
+    return f"{_where(culprit)} {what}{_task(facts)}{told}.{_end(findings)}"
 
 
 _CORRUPTED = {
@@ -195,6 +268,8 @@ _CORRUPTED = {
 
 
 def _corruption_chain(facts: Facts, culprit: Culprit) -> tuple[str, ...]:
+    if facts.report is not None and facts.report.detail("forbidden"):
+        return (f"{culprit.name} used an address that it must not write", "the CPU refused", "the kernel stopped there")
     if facts.kind in ("stack_overflow", "double_fault"):
         return (f"{culprit.name} used up the kernel stack", "the guard page was hit", "the kernel panicked")
     if facts.kind == "stack_protector":
@@ -202,8 +277,20 @@ def _corruption_chain(facts: Facts, culprit: Culprit) -> tuple[str, ...]:
     return ("memory was overwritten or used after it was freed", f"{culprit.name} met it", "the kernel stopped there")
 
 
+def _refcount_chain(facts: Facts, culprit: Culprit) -> tuple[str, ...]:
+    if facts.kind == "bug":
+        return (
+            "a count or a state was left wrong",
+            f"the assertion of {culprit.name} met it",
+            "the kernel stopped there",
+        )
+    return (f"{culprit.name} left a count or state wrong", "the object is freed too early or never")
+
+
 def _refcount_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     how = facts.report.detail("how") if facts.report else ""
+    if (assertion := findings.get("assertion")) is not None:
+        return f"{assertion.statement}{_task(facts)}: most likely a count or a state is wrong."
     words = {
         "underflow": "dropped a reference that was not held",
         "saturated": "used a reference count that is out of range",
@@ -224,6 +311,7 @@ NULL_DEREFERENCE = Playbook(
         reported("kernel.null_dereference"),
         Clue("address", _address, Curve((0.0, -3.0), (0.6, 2.0), (1.0, 2.5)), ask="the address that faulted (CR2)"),
         FUNCTION,
+        LATER,
     ),
     headline=_null_headline,
     chain=lambda _, c: (f"{c.name} used a pointer that was null", "the CPU faulted", "the kernel gave the task up"),
@@ -242,10 +330,12 @@ MEMORY_CORRUPTION = Playbook(
             Curve((0.0, -0.3), (1.0, 2.5)),
             ask="boot with slub_debug=FZPU or a KASAN kernel: the first wrong access is then named",
         ),
+        Clue("forbidden", _forbidden, Curve((0.0, 0.0), (1.0, 3.0))),
         Clue("tracked", _tracked, Curve((0.0, 0.0), (1.0, 1.0))),
         Clue("recursion", _recursion, Curve((4.0, 0.3), (16.0, 1.2))),
         _anomalies("poison", "list", "freed", "redzone", "canary", "slab", "stack"),
         FUNCTION,
+        LATER,
     ),
     headline=_corruption_headline,
     chain=_corruption_chain,
@@ -256,9 +346,15 @@ REFCOUNT = Playbook(
     culprit="kernel_function",
     prior=0.1,
     suspects=_accused,
-    clues=(reported("kernel.refcount"), _anomalies("refcount", "state", "count", "reference"), FUNCTION),
+    clues=(
+        reported("kernel.refcount"),
+        Clue("assertion", _assertion, Curve((0.0, 0.0), (1.0, 1.6))),
+        _anomalies("refcount", "state", "count", "reference"),
+        FUNCTION,
+        LATER,
+    ),
     headline=_refcount_headline,
-    chain=lambda _, c: (f"{c.name} left a count or state wrong", "the object is freed too early or never"),
+    chain=_refcount_chain,
     symptoms=("kernel.memory_corruption", "kernel.panic_requested"),
 )
 PLAYBOOKS = (NULL_DEREFERENCE, MEMORY_CORRUPTION, REFCOUNT)

@@ -42,7 +42,7 @@ _GENERIC: Mapping[str, str] = {
         __hrtimer_* __run_hrtimer __run_timer* __watchdog* call_timer_fn check_cpu_stall check_hung_*
         expire_timers getnstimeofday* hrtimer_* hung_task_* is_softlockup khungtaskd ktime_* lockup_detector*
         print_cpu_stall* print_other_cpu_stall* rcu_check* rcu_dump* rcu_pending* rcu_preempt* rcu_sched_clock*
-        rcu_stall* run_timer_* softlockup_* tick_* update_process_times watchdog watchdog_*
+        panic_on_* rcu_stall* run_timer_* softlockup_* tick_* update_process_times watchdog watchdog_*
     """,
     "library functions: they are handed what is broken": """
         __arch_copy_* __bitmap_* __bpf_trace* __check_heap_object __check_object_size __fentry__ __list_*
@@ -77,7 +77,8 @@ _GENERIC: Mapping[str, str] = {
         rtlock_* rwsem_* spin_bug spin_dump up up_* validate_chain ww_mutex_*
     """,
     "the scheduler and waiting itself": """
-        __cond_resched __flush_*work* __rcu_* __refrigerator __schedule* __switch_to* __wait_for_common
+        __cond_resched amd_e400_idle arch_call_rest_init common_startup_64 pv_native_safe_halt start_secondary
+        xen_safe_halt __flush_*work* __rcu_* __refrigerator __schedule* __switch_to* __wait_for_common
         __wait_on_* __wake_up* _cond_resched acpi_idle* arch_cpu_idle autoremove_* bit_wait* call_cpuidle
         completion* context_switch cpu_startup_entry cpu_stop_* cpu_stopper_thread cpuidle_* csd_lock_wait
         default_idle* default_wake_* do_idle do_nanosleep do_wait_for_common finish_task_switch* finish_wait
@@ -94,7 +95,7 @@ _GENERIC: Mapping[str, str] = {
         debugfs_attr_* dev_attr_* do_dentry_open do_filp_open do_init_module do_initcalls do_iter_*
         do_one_initcall do_open* do_readv do_sendfile do_sys_* do_writev drv_attr_* exit_to_* fput* free_module
         full_proxy_* generic_handle_* get_signal handle_edge_irq handle_irq* init_module_from_file kernel_init*
-        kernfs_fop_* kobj_attr_* kthread kthread_worker_fn load_module misc_open module_attr_* new_sync_*
+        kernfs_fop_* kobj_attr_* kthread kthread_*exit kthread_worker_fn load_module misc_open module_attr_* new_sync_*
         param_attr_* path_openat pde_* proc_reg_* proc_simple_* proc_sys_* process_one_work*
         process_scheduled_work* rcu_core* rcu_do_batch rescuer_thread rest_init run_ksoftirqd seq_read*
         simple_attr_* smpboot_thread_fn start_kernel sysfs_kf_* task_work_* vfs_ioctl vfs_iter_* vfs_open
@@ -159,6 +160,8 @@ def suspect(stack: Sequence[StackFrame], foreign_modules: Collection[str] = (), 
     `unsure` also believes frames with a question mark: after a call through a bad pointer the true caller is one.
     """
     frames = list(telling(stack, unsure))
+    if unsure and not any(frame.sure for frame in frames):
+        frames = [frame for frame in frames if frame.module] or frames  # what was left on the stack is most often old
     if not frames:
         return None
     first = frames[0]

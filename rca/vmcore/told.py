@@ -16,6 +16,7 @@ from wardround.models.vmcore import Certainty, Lock, StackFrame, Task, Vmcore
 MOST_FRAMES = 8
 MOST_STACKS = 4
 MOST_WAITS = 8
+ENDED = "ended while it held"  # the state of a lock whose holder is gone
 _PAGE = 4096
 
 
@@ -51,7 +52,8 @@ def _stacks(facts: Facts) -> Iterator[CrashStack]:
 
 
 def _frames(stack: tuple[StackFrame, ...]) -> tuple[str, ...]:
-    frames = list(telling(stack)) or list(telling(stack, unsure=True)) or list(from_fault(stack))
+    sure = [frame for frame in from_fault(stack) if frame.sure]
+    frames = list(telling(stack)) or sure or list(from_fault(stack))
     return tuple(frame_words(frame) for frame in frames[:MOST_FRAMES])
 
 
@@ -78,6 +80,9 @@ def _waits(vmcore: Vmcore) -> Iterator[str]:
         first, more = _name(vmcore, lock.waiters[0]), len(lock.waiters) - 1
         waiting = f"{first} and {more} more wait" if more else f"{first} waits"
         yield f"{waiting} for {lock_words(lock)}, held by {_name(vmcore, lock.owner)}{_doubt(lock.certainty)}"
+    for lock in vmcore.locks:
+        if lock.owner is None and lock.waiters and ENDED in lock.state:
+            yield f"{_name(vmcore, lock.waiters[0])} waits for {lock_words(lock)}; {lock.state}"
 
 
 def _doubt(certainty: Certainty) -> str:

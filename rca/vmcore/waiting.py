@@ -99,7 +99,8 @@ def _cycle(facts: Facts, _: Culprit) -> Finding | None:
         return None
     others = len(hung) - len(waiting)
     places = {_caller(facts, task) for task in waiting}
-    value = 0.1 if others else 0.6 if len(places) >= 2 else 0.35
+    alone = len(hung) == 1 and _waiting(facts, hung[0]).kind == "mutex"  # nobody else hangs: who else should hold it?
+    value = 0.1 if others else 0.6 if len(places) >= 2 else 0.5 if alone else 0.35
     rest = "none waits for anything else" if not others else f"{others} more for something that is no lock"
     return facts.finding(
         value,
@@ -121,7 +122,7 @@ def _told_cycle(facts: Facts, cycle: LockCycle) -> Finding:
     told = "likely " if cycle.certainty in ("hint", "inferred") else ""
     return facts.finding(
         _SURE[cycle.certainty],
-        f"a {told}cycle of {len(cycle.tasks)} tasks: " + "; ".join(parts),
+        f"a {told}cycle of {_count(len(cycle.tasks), 'task')}: " + "; ".join(parts),
         "owned by task" if facts.vmcore.header.tier == "log" else "locks",
         {"tasks": len(cycle.tasks), "bystanders": len(cycle.bystanders)},
         "{task}",
@@ -168,7 +169,18 @@ def _first(facts: Facts, *kinds: str) -> Finding | None:
 
 
 def _hung_first(facts: Facts, _: Culprit) -> Finding | None:
-    return _first(facts, "hung_task", "lock_order")
+    before = facts.kind == "sysrq" and any(report.kind == "hung_task" for report in facts.vmcore.reports)
+    return facts.first_report(0.6 if before else 1.0 if facts.kind in ("hung_task", "lock_order") else 0.0)
+
+
+def _deadlock_chain(_: Facts, culprit: Culprit) -> tuple[str, ...]:
+    if ", " not in (culprit.label("tasks") or culprit.name):
+        return (f"{culprit.name} asked again for a lock that it holds", "it waits for itself", "others queue behind")
+    return (
+        f"{culprit.label('tasks')} took locks in different orders",
+        "each waits for the other",
+        "others queue behind",
+    )
 
 
 HUNG_FIRST = Clue("reported", _hung_first, Curve((0.0, -1.5), (1.0, 1.0)))
@@ -204,7 +216,7 @@ DEADLOCK = Playbook(
         HUNG_FIRST,
     ),
     headline=_deadlock_headline,
-    chain=lambda _, c: (f"{c.name} took locks in different orders", "each waits for the other", "others queue behind"),
+    chain=_deadlock_chain,
     symptoms=("kernel.hung_task", "kernel.panic_requested"),
 )
 
@@ -326,7 +338,7 @@ def _running_holder(facts: Facts) -> Task | None:
 
 def _lockup(facts: Facts, _: Culprit) -> Finding | None:
     seconds = facts.report.detail("seconds") if facts.report else ""
-    return facts.first_report(_LOCKUPS.get(facts.kind, 0.0), {"seconds": float(seconds)} if seconds else None)
+    return facts.first_report(_LOCKUPS.get(facts.kind, 0.0), {"seconds": float(seconds)} if seconds else None, _LOCKUPS)
 
 
 def _spins(facts: Facts, _: Culprit) -> Finding | None:
@@ -351,7 +363,7 @@ def _busy(facts: Facts, _: Culprit) -> Finding | None:
     named = ", ".join(_held_by(facts, lock) for lock in locks[:_MOST_NAMED])
     return facts.finding(
         1.0,
-        f"{_count(spinners, 'task')} spin for {_count(len(locks), 'spinlock')}: {named}",
+        f"{_count(spinners, 'task')} spin{'s' * (spinners == 1)} for {_count(len(locks), 'spinlock')}: {named}",
         "spinlock",
         {"spinners": spinners, "locks": len(locks)},
         "{task}",
