@@ -24,6 +24,7 @@ _LOCK_WAITS: Mapping[str, WaitKind] = {
     "completion": "completion",
     "wait_queue": "event",
 }
+_CALLS_TO_CPUS = ("smp_call_function", "csd_lock_wait", "generic_exec_single", "on_each_cpu")
 _LOCKUPS = {"soft_lockup": 1.0, "hard_lockup": 1.0, "rcu_stall": 0.85}
 
 
@@ -318,8 +319,8 @@ HUNG_TASK = Playbook(
 def _spinning(facts: Facts) -> list[Culprit]:
     if facts.kind not in _LOCKUPS and not any(lock.kind == "spinlock" for lock in facts.vmcore.locks):
         return []
-    holder = _running_holder(facts)
-    found = blame(holder.stack, facts.foreign) if holder else facts.accused
+    guilty = _running_holder(facts) or _deaf_spinner(facts)
+    found = blame(guilty.stack, facts.foreign) if guilty else facts.accused
     return [function_of(found.frame)] if found else [Culprit("kernel_function", "unknown function")]
 
 
@@ -334,6 +335,18 @@ def _running_holder(facts: Facts) -> Task | None:
     lock = next((lock for lock in locks if stuck in lock.waiters and lock.certainty != "hint"), None)
     owner = facts.vmcore.task(lock.owner) if lock else None
     return owner if owner is not None and owner.on_cpu and owner.address not in spinning else None
+
+
+def _deaf_spinner(facts: Facts) -> Task | None:
+    """Who spins on another CPU with interrupts off, where the reported CPU only waits for that one's answer."""
+    at = next((frame for frame in facts.stack if frame.exception), None)
+    if at is None or not plain(at.function).startswith(_CALLS_TO_CPUS):
+        return None
+    stuck = facts.panic.task if facts.panic else None
+    waiters = (
+        facts.vmcore.task(task) for lock in facts.vmcore.locks if lock.kind == "spinlock" for task in lock.waiters
+    )
+    return next((task for task in waiters if task is not None and task.on_cpu and task.address != stuck), None)
 
 
 def _lockup(facts: Facts, _: Culprit) -> Finding | None:
@@ -389,6 +402,12 @@ def _lockup_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
     holder = _running_holder(facts)
     if holder is not None:
         return f"{culprit.name}{module}, run by {holder.name}, holds a spinlock for which {facts.who()} spins."
+    spinner = _deaf_spinner(facts)
+    if spinner is not None:
+        return (
+            f"{culprit.name}{module}, run by {spinner.name}, waits for a spinlock that is never released; "
+            f"{facts.who()} waited for that CPU to answer."
+        )
     how = "waits for a spinlock that is never released" if lock else "does not let go of the CPU"
     return f"{culprit.name}{module}, called{who}, {how}" + (f": stuck for {seconds} s." if seconds else ".")
 

@@ -9,7 +9,7 @@ import pytest
 from collectors.vmcore.fromlog import first_cause, from_log, panic
 from collectors.vmcore.sections import _elsewhere
 from rca.vmcore.classify import Judgement, classify
-from wardround.models.vmcore import DumpHeader, Panic, StackFrame, Task, Vmcore
+from wardround.models.vmcore import DumpHeader, Lock, Panic, StackFrame, Task, Vmcore
 
 _TRACE = "Call Trace:\n <TASK>\n"
 _END = "---[ end trace 0000000000000000 ]---\n"
@@ -250,3 +250,18 @@ def test_a_broken_rule_that_killed_nobody_is_not_the_cause_of_the_lockup_after_i
     assert _judged(log + _WATCHDOG.replace("stat", "lifter").replace("77", "144"), 80.0).hypotheses[0].fault == (
         "kernel.lockup"
     )
+
+
+def test_a_cpu_that_waits_for_another_s_answer_is_no_culprit() -> None:
+    """The other one spins for a lock with interrupts off: its function is accused, not the caller of all CPUs."""
+    called = (StackFrame("smp_call_function_many_cond", exception=True), StackFrame("tlb_shoot"), StackFrame("do_exec"))
+    spins = (StackFrame("_raw_spin_lock_irqsave", exception=True), StackFrame("frob_weigh", module="frob"))
+    tasks = (
+        Task(1, 93, 93, "loader", "R", 0, on_cpu=True, stack=called),
+        Task(2, 94, 94, "frobd", "R", 1, on_cpu=True, stack=spins),
+    )
+    lock = Lock("spinlock", 0xFF00, owner=2, waiters=(2,), certainty="inferred")
+    panic = Panic("softlockup: hung tasks", "soft_lockup", cpu=0, task=1, stack=called)
+    header = DumpHeader("vmcore", "elf", 1, "dump")
+    first = classify(Vmcore(header, panic, tasks, (lock,)), 0.0).hypotheses[0]
+    assert (first.fault, first.culprit.name, first.culprit.label("module")) == ("kernel.lockup", "frob_weigh", "frob")
