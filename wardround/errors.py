@@ -42,3 +42,8 @@ class UpstreamError(WardroundError):
 
 class StateError(WardroundError):
     """A file of our own state is full, corrupt or not ours to write."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library's error says as one line of at most 300 characters, its kind where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -10,9 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from collectors.vmcore.addresses import NEAR_NULL
-from wardround.models.vmcore import StackFrame
-
-_SUFFIX = re.compile(r"(?:\.(?:cold|constprop|isra|part|llvm|lto_priv)(?:\.\d+)*|\.\d+)+$")
+from wardround.models.vmcore import StackFrame, plain
 
 # Who was interrupted by the trap that reports go through, or stands just behind that.
 _SITES: Mapping[str, str] = {
@@ -46,15 +44,6 @@ _NOTICED: Mapping[str, str] = {
 }
 _SITE = [(kind, re.compile(pattern)) for kind, pattern in _SITES.items()]
 _WHO = [(kind, re.compile(pattern)) for kind, pattern in _NOTICED.items()]
-
-
-def plain(function: str) -> str:
-    """Return a function's name without what the compiler appended.
-
-    >>> plain("watchdog_timer_fn.cold"), plain("flow_release.constprop.0")
-    ('watchdog_timer_fn', 'flow_release')
-    """
-    return _SUFFIX.sub("", function)
 
 
 def kind_of(

@@ -7,11 +7,11 @@ not fit is refused by name.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wardround.errors import UserError
+from collectors.vmcore.elf import each_note
+from wardround.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from collectors.vmcore.open import Dump
@@ -37,20 +37,10 @@ def build_id(path: Path) -> str:
             _, kind, _, _, offset, length = struct.unpack_from("<IIQQQQ", table, start)
             if kind == _SHT_NOTE and length <= _MOST_NOTES:
                 file.seek(offset)
-                for name, number, content in _notes(file.read(length)):
+                for name, number, content in each_note(file.read(length)):
                     if name == b"GNU" and number == _GNU_BUILD_ID:
                         return content.hex()
     return ""
-
-
-def _notes(raw: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    at = 0
-    while at + 12 <= len(raw):
-        name_size, size, kind = struct.unpack_from("<III", raw, at)
-        name_at = at + 12
-        content_at = name_at + -(-name_size // 4) * 4
-        yield raw[name_at : name_at + name_size].rstrip(b"\0"), kind, raw[content_at : content_at + size]
-        at = content_at + -(-size // 4) * 4
 
 
 def add(dump: Dump, vmlinux: Path | None, modules: Path | None) -> None:
@@ -64,7 +54,7 @@ def add(dump: Dump, vmlinux: Path | None, modules: Path | None) -> None:
     try:
         dump.prog.load_debug_info([str(file) for file in files])
     except Exception as error:  # noqa: BLE001 - drgn's bare Exception; what was loaded until then stays
-        dump.lost["debug information"] = " ".join(str(error).split())[:300]
+        dump.lost["debug information"] = one_line(error)
     loaded = [module for module in dump.prog.modules() if module.debug_file_path is not None]
     if vmlinux is not None:
         dump.tier = "debuginfo"

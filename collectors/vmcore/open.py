@@ -31,7 +31,7 @@ from collectors.vmcore import debuginfo, elf, kallsyms
 from collectors.vmcore.btf import Btf, BtfError, BtfFinder
 from collectors.vmcore.symbols import VARIABLES
 from collectors.vmcore.walk import nodes
-from wardround.errors import UserError
+from wardround.errors import UserError, one_line
 from wardround.models.vmcore import DumpFormat, Tier
 
 # ELF's machine numbers and drgn's architectures, and their names in a kdump header's utsname.
@@ -172,7 +172,7 @@ def load(path: Path) -> Program:
             prog.set_core_dump(str(path))
         except Exception as error:
             if last == len(tries):
-                why = " ".join(str(error).split())
+                why = one_line(error)
                 raise UserError(
                     f"{path} cannot be read as a crash dump", why, "see whether it was copied whole"
                 ) from error

@@ -19,7 +19,7 @@ from drgn import Object
 
 from collectors.vmcore import taint
 from collectors.vmcore.addresses import classify, null_based
-from collectors.vmcore.crashkind import kind_of, panic_caller, plain
+from collectors.vmcore.crashkind import kind_of, panic_caller
 from collectors.vmcore.modules import AddressMap
 from collectors.vmcore.open import DAMAGE, Dump
 from collectors.vmcore.operand import Access, Operand, decode
@@ -27,7 +27,7 @@ from collectors.vmcore.pointer import Pointers
 from collectors.vmcore.stacks import Stack, unwinder
 from collectors.vmcore.tasks import cpus
 from collectors.vmcore.words import words
-from wardround.models.vmcore import Certainty, CrashContext, LogLine, Panic, StackFrame
+from wardround.models.vmcore import Certainty, CrashContext, LogLine, Panic, StackFrame, plain
 
 _INSTRUCTION = 15
 _MOST_FREED = 3

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from collectors.vmcore import worker
 from collectors.vmcore.open import DAMAGE, Dump, open_dump
-from wardround.errors import UserError
+from wardround.errors import UserError, one_line
 from wardround.models.vmcore import Lock, Task
 from wardround.redaction import redact
 from wardround.text import clean
@@ -188,7 +188,7 @@ def main() -> int:
     except worker.OutOfTimeError:
         worker.tell(refused={"what": "the question was given up", "why": f"it took over {SECONDS:g} s", "do": ""})
     except DAMAGE as error:
-        worker.tell(refused={"what": "the dump does not answer", "why": str(error)[:300], "do": ""})
+        worker.tell(refused={"what": "the dump does not answer", "why": one_line(error), "do": ""})
     return 0
 
 

@@ -59,11 +59,10 @@ def _tasks(dump: Dump, known: Vmcore) -> Part:
 
 
 def _panic(dump: Dump, known: Vmcore) -> Part:
+    from collectors.vmcore.fromlog import first_cause
     from collectors.vmcore.panic import read_panic
 
     logged = known.panic
-    from collectors.vmcore.fromlog import first_cause
-
     found = read_panic(dump, logged.kind if logged is not None else None, known.log)
     if logged is None or found is None:
         return {"panic": found}
@@ -103,7 +102,7 @@ def _elsewhere(found: Panic, logged: Panic, report: Report | None, known: Vmcore
     )
 
 
-def _joined(found: Any, logged: Any) -> Any:
+def _joined(found: Panic, logged: Panic) -> Panic:
     """What memory tells of the panic, with the report's words where memory has none."""
     null = (found.kind, logged.kind) == ("null_pointer", "bad_pointer")  # the instruction tells what the log could not
     return replace(

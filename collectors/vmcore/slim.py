@@ -19,6 +19,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
@@ -54,15 +55,9 @@ class Pages:
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """Yield (first page, number of pages) of each unbroken run."""
-        first = last = None
-        for page in sorted(self.touched):
-            if last is None or page != last + 1:
-                if first is not None and last is not None:
-                    yield first, last - first + 1
-                first = page
-            last = page
-        if first is not None and last is not None:
-            yield first, last - first + 1
+        for _, run in groupby(enumerate(sorted(self.touched)), key=lambda place: place[1] - place[0]):
+            pages = [page for _, page in run]
+            yield pages[0], len(pages)
 
     def content(self, page: int) -> bytes:
         """A page that the dump holds in part only is filled up with zeros."""

@@ -27,7 +27,7 @@ from typing import Any
 
 from collectors.vmcore.open import DAMAGE, Beside, Dump, open_dump
 from collectors.vmcore.sections import SECTIONS, Section
-from wardround.errors import UserError
+from wardround.errors import UserError, one_line
 from wardround.models.vmcore import DumpHeader, Vmcore
 
 MEMORY_BYTES = 2 << 30  # of address space; a dump of 128 MiB takes 0.2 GiB
@@ -112,10 +112,10 @@ def read(dump: Dump, known: Vmcore, sections: tuple[Section, ...] = SECTIONS) ->
             yield {"skipped": section.name, "reason": f"it needed too much memory ({type(error).__name__})"}
             continue
         except DAMAGE as error:
-            yield {"skipped": section.name, "reason": _sentence(error)}
+            yield {"skipped": section.name, "reason": one_line(error)}
             continue
         except Exception as error:  # noqa: BLE001 - task boundary, and drgn's bare Exception: the other sections go on
-            yield {"skipped": section.name, "reason": f"{type(error).__name__}: {_sentence(error)}"}
+            yield {"skipped": section.name, "reason": f"{type(error).__name__}: {one_line(error)}"}
             continue
         known = replace(known, **fields)
         yield from _lost(dump, told)
@@ -132,10 +132,6 @@ def _lost(dump: Dump, told: set[str]) -> Iterator[dict[str, Any]]:
         if name not in told:
             told.add(name)
             yield {"skipped": name, "reason": reason}
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _refused(path: Path, why: str) -> dict[str, str]:
@@ -169,7 +165,7 @@ def main() -> int:
         tell(refused=_refused(options.file, f"opening it took over {OPEN_SECONDS:g} s"))
         return 0
     except Exception as error:  # noqa: BLE001 - task boundary, and drgn's bare Exception: told, never a traceback
-        tell(refused=_refused(options.file, f"{type(error).__name__}: {_sentence(error)}"))
+        tell(refused=_refused(options.file, f"{type(error).__name__}: {one_line(error)}"))
         return 0
     told = header(dump)
     tell(header=told)

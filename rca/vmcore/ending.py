@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from rca.model import Curve, Finding
 from rca.vmcore.facts import Facts, function_of
 from rca.vmcore.playbook import Clue, Playbook
-from rca.vmcore.story import blame, plain, telling
+from rca.vmcore.story import blame, telling
 from wardround.models.diagnosis import Culprit, Number
-from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse
+from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse, plain
 
 _MIB = 2**20
 _HELD = {

@@ -13,9 +13,20 @@ from typing import Literal
 
 from rca.ground import numbers
 from rca.model import Finding
-from rca.vmcore.story import Suspect, blame, foreign, plain, suspect
+from rca.vmcore.story import Suspect, blame, foreign, suspect
 from wardround.models.diagnosis import Culprit, Number
-from wardround.models.vmcore import Anomaly, Certainty, CrashContext, LockCycle, Panic, Report, StackFrame, Task, Vmcore
+from wardround.models.vmcore import (
+    Anomaly,
+    Certainty,
+    CrashContext,
+    LockCycle,
+    Panic,
+    Report,
+    StackFrame,
+    Task,
+    Vmcore,
+    plain,
+)
 from wardround.redaction import redact
 from wardround.shell import command
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from rca.model import Curve, Finding
 from rca.vmcore.facts import Facts, function_of
 from rca.vmcore.playbook import Clue, Playbook
-from rca.vmcore.story import generic, plain
+from rca.vmcore.story import generic
 from wardround.models.diagnosis import Culprit
-from wardround.models.vmcore import Anomaly, StackFrame
+from wardround.models.vmcore import Anomaly, StackFrame, plain
 
 # How well a report of each kind fits each fault, 0 to 1; kinds not named do not fit.
 FITS: Mapping[str, Mapping[str, float]] = {

@@ -16,10 +16,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rca.vmcore.facts import Facts
-from rca.vmcore.story import plain, telling
+from rca.vmcore.story import telling
 from wardround.errors import StateError
 from wardround.files import write_whole
-from wardround.models.vmcore import StackFrame
+from wardround.models.vmcore import StackFrame, plain
 from wardround.text import clean
 
 SHIPPED = Path(__file__).parent / "cases"

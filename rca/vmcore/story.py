@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from wardround.models.vmcore import ModuleInfo, StackFrame
+from wardround.models.vmcore import ModuleInfo, StackFrame, plain
 
 # Names of functions (without compiler suffixes; * for any ending) that are never the culprit, by the reason.
 _GENERIC: Mapping[str, str] = {
@@ -105,7 +105,6 @@ _GENERIC: Mapping[str, str] = {
 _PASSED = re.compile(
     "|".join(re.escape(n).replace(r"\*", r"\w*") for names in _GENERIC.values() for n in names.split())
 )
-_SUFFIX = re.compile(r"(?:\.(?:cold|constprop|isra|part|llvm|lto_priv|localalias|warm)(?:\.\d+)*|\.\d+)+$")
 # Taint letters of a module that is not the kernel's own: proprietary, out of tree, forced, unsigned, staging.
 _FOREIGN = frozenset("POFEC")
 
@@ -117,15 +116,6 @@ class Suspect:
     frame: StackFrame
     passed: tuple[str, ...]
     why: str
-
-
-def plain(function: str) -> str:
-    """A function's name without what the compiler appended.
-
-    >>> plain("ring_flush.isra.0.cold")
-    'ring_flush'
-    """
-    return _SUFFIX.sub("", function)
 
 
 def generic(frame: StackFrame) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from rca.model import Curve, Finding
 from rca.vmcore.facts import LOCKS, Facts, Wait, WaitKind, function_of, waits
 from rca.vmcore.playbook import Clue, Playbook
-from rca.vmcore.story import blame, plain
+from rca.vmcore.story import blame
 from wardround.models.diagnosis import Culprit
-from wardround.models.vmcore import Lock, LockCycle, Task
+from wardround.models.vmcore import Lock, LockCycle, Task, plain
 
 _SURE = {"read": 1.0, "derived": 1.0, "inferred": 0.85, "hint": 0.75}
 _MOST_NAMED = 4

@@ -6,14 +6,13 @@ import re
 
 import pytest
 
-from collectors.vmcore.crashkind import plain
 from collectors.vmcore.log import read_log
 from collectors.vmcore.open import Dump as Opened
 from collectors.vmcore.open import load
 from collectors.vmcore.panic import read_panic
 from tests.vmcore.conftest import Dump, Vmcores
 from tests.vmcore.opened import opened
-from wardround.models.vmcore import Panic
+from wardround.models.vmcore import Panic, plain
 
 KINDS = {
     "nullptr": "null_pointer", "abba": "hung_task", "rwsem": "hung_task", "semaphore": "hung_task",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rca.vmcore.facts import waits
-from rca.vmcore.story import blame, foreign, generic, plain, suspect
-from wardround.models.vmcore import ModuleInfo, StackFrame
+from rca.vmcore.story import blame, foreign, generic, suspect
+from wardround.models.vmcore import ModuleInfo, StackFrame, plain
 
 
 def stack(*names: str) -> tuple[StackFrame, ...]:

@@ -7,11 +7,10 @@ from itertools import pairwise
 import pytest
 from drgn import FaultError
 
-from collectors.vmcore.crashkind import plain
 from collectors.vmcore.tasks import cpus, read_tasks, state_letter
 from tests.vmcore.conftest import Dump, Vmcores
 from tests.vmcore.opened import opened
-from wardround.models.vmcore import Task
+from wardround.models.vmcore import Task, plain
 
 BLOCKED = ("abba", "rwsem", "semaphore", "hung")
 

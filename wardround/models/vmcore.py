@@ -7,6 +7,7 @@ addresses. Text out of a dump (log lines, task names) is data: it is cleaned bef
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +20,18 @@ DumpFormat = Literal["elf", "kdump", "flattened", "log"]
 # beside it, a vmlinux with debug information.
 Tier = Literal["log", "dump", "modules", "debuginfo"]
 LockKind = Literal["mutex", "rwsem", "semaphore", "completion", "wait_queue", "spinlock"]
+
+
+_SUFFIX = re.compile(r"(?:\.(?:cold|constprop|isra|part|llvm|lto_priv|localalias|warm)(?:\.\d+)*|\.\d+)+$")
+
+
+def plain(function: str) -> str:
+    """Return a function's name without what the compiler appended.
+
+    >>> plain("ring_flush.isra.0.cold"), plain("flow_release.constprop.0")
+    ('ring_flush', 'flow_release')
+    """
+    return _SUFFIX.sub("", function)
 
 
 @dataclass(frozen=True, slots=True)
