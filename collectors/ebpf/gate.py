@@ -115,6 +115,7 @@ class Governor(threading.Thread):
         super().__init__(name="ebpf-governor", daemon=True)
         self.gates = gates
         self._halt = threading.Event()
+        self._random = random.Random()  # of its own: a thread must not move the state the rest of a process shares
 
     def run(self) -> None:
         marks = dict.fromkeys((gate.subject for gate in self.gates), 0.0)
@@ -137,7 +138,7 @@ class Governor(threading.Thread):
         """Close each gate after its share of this cycle; the cycle's length varies, lest it beat with the load."""
         busy = sorted((gate for gate in self.gates if gate.share < ALWAYS), key=lambda gate: gate.share)
         calm = all(gate.headroom >= CALM for gate in self.gates)
-        length = (BUSY_CYCLE if busy else CYCLE) * random.uniform(0.8, 1.2) if busy or calm else LOOK
+        length = (BUSY_CYCLE if busy else CYCLE) * self._random.uniform(0.8, 1.2) if busy or calm else LOOK
         began = time.monotonic()
         for gate in self.gates:
             gate.open()

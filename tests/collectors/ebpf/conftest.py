@@ -48,7 +48,7 @@ class Tracer:
         return Traced({**gauges, **rose}, events + more)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
     catalogue = Catalogue()
     collector = EbpfCollector(catalogue, Roots(cache_dir=tmp_path_factory.mktemp("cache")), bounded=False)

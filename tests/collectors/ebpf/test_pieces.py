@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from collectors.ebpf import collector as collector_module
 from collectors.ebpf import handover
 from collectors.ebpf.btf import Btf
 from collectors.ebpf.collector import EbpfCollector
+from collectors.ebpf.gate import Governor
 from collectors.ebpf.handover import interpreter_with_bcc, load
 from collectors.ebpf.headers import find_headers, merged_tree
 from collectors.ebpf.histogram import BUCKETS, log_linear_edges, octave_edges, quantiles
@@ -212,3 +214,12 @@ class TestTally:
 
 def test_a_comm_is_shown_without_control_characters() -> None:
     assert text(b"a\x1b[31mb\xff\0rest") == "a\\x1b[31mb\\xff"
+
+
+def test_pacing_the_gates_leaves_the_random_numbers_of_others_alone() -> None:
+    """The governor is a thread beside whatever else draws from the process's shared generator."""
+    governor = Governor([])
+    governor.halt()
+    state = random.getstate()
+    governor._cycle()
+    assert random.getstate() == state
