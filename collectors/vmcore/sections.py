@@ -64,8 +64,8 @@ def _panic(dump: Dump, known: Vmcore) -> Part:
 
     logged = known.panic
     found = read_panic(dump, logged.kind if logged is not None else None, known.log)
-    if logged is None or found is None:
-        return {"panic": found}
+    if logged is None or found is None:  # a dump taken live after an oops: only the log tells of it
+        return {"panic": found or logged}
     report = first_cause(known.reports)
     return {"panic": _elsewhere(_joined(found, logged), logged, report, known)}
 
