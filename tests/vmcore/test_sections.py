@@ -19,8 +19,10 @@ def test_a_report_in_the_log_of_a_kernel_that_went_on_is_kept(vmcores: Vmcores, 
         address = bender.prog.symbol(name).address
         changes[address] = words(bender.prog).u64(address) | 0xFFFFFFFF  # -1: none
     bender.write(changes)(tmp_path / "live")
-    found, before = read_crash(tmp_path / "live").panic, read_crash(whole).panic
+    live = read_crash(tmp_path / "live")
+    found, before = live.panic, read_crash(whole).panic
     assert found is not None
     assert before is not None
-    assert found.task is None
+    assert found.task == before.task
+    assert live.task(found.task) is not None
     assert (found.kind, found.function, found.module) == (before.kind, before.function, before.module)
