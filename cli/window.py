@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from cli.interrupt import stop_on_interrupt
 from cli.progress import Progress
+from wardround.deadline import at_most
 from wardround.errors import WardroundError
 
 if TYPE_CHECKING:
@@ -107,14 +106,6 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
-
-    def expire(number: int, frame: FrameType | None) -> None:
-        raise WardroundError(f"not done within --timeout {seconds:g} s", do="allow more time or a shorter --window")
-
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
+    error = WardroundError(f"not done within --timeout {seconds:g} s", do="allow more time or a shorter --window")
+    with at_most(seconds, lambda: error):
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

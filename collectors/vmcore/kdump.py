@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from collectors.vmcore.formats import FLATTENED, KDUMP
+
 _BLOCK_SIZE_AT, _NOTES_AT = 428, 48
 _FLAT_HEADER = 4096
 _MOST_RECORDS = 1 << 20
@@ -20,9 +22,9 @@ _MOST_NOTES = 64 << 20
 def notes(path: Path) -> bytes:
     """Return the notes as they lie in the file; empty where there are none. :raises OSError: it cannot be read"""
     with path.open("rb") as file:
-        read = _flattened(file) if file.read(12) == b"makedumpfile" else _plain(file)
+        read = _flattened(file) if file.read(len(FLATTENED)) == FLATTENED else _plain(file)
         head = read(0, _BLOCK_SIZE_AT + 4)
-        if head[:8] not in (b"KDUMP   ", b"DISKDUMP") or len(head) < _BLOCK_SIZE_AT + 4:
+        if not head.startswith(KDUMP) or len(head) < _BLOCK_SIZE_AT + 4:
             return b""
         version, block = struct.unpack_from("<i", head, 8)[0], struct.unpack_from("<i", head, _BLOCK_SIZE_AT)[0]
         if version < 4 or not 0 < block <= 1 << 20:

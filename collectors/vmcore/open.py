@@ -9,7 +9,6 @@ Formats: ELF, kdump-compressed (makedumpfile, QEMU), flattened kdump; the readin
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +28,12 @@ from drgn.helpers.linux.kallsyms import module_kallsyms
 
 from collectors.vmcore import debuginfo, elf, kallsyms
 from collectors.vmcore.btf import Btf, BtfError, BtfFinder
+from collectors.vmcore.formats import identify
 from collectors.vmcore.symbols import VARIABLES
 from collectors.vmcore.walk import nodes
 from wardround.errors import UserError, one_line
 from wardround.models.vmcore import DumpFormat, Tier
 
-# ELF's machine numbers and drgn's architectures, and their names in a kdump header's utsname.
-MACHINES = {3: "i386", 62: "x86_64", 183: "aarch64", 243: "riscv64", 21: "ppc64", 22: "s390x", 40: "arm"}
 _ARCHITECTURES = {
     "x86_64": Architecture.X86_64,
     "aarch64": Architecture.AARCH64,
@@ -45,7 +43,6 @@ _ARCHITECTURES = {
     "s390x": Architecture.S390X,
     "arm": Architecture.ARM,
 }
-_ET_CORE = 4
 MOST_MODULES = 4096
 # Reading damaged memory may fail in each of these ways; a section that meets one reports it and the others go on.
 DAMAGE = (
@@ -81,45 +78,6 @@ class Dump:
     def kaslr(self) -> int | None:
         value = self.info.get("KERNELOFFSET")
         return int(value, 16) if value and re.fullmatch(r"[0-9a-fA-F]+", value) else None
-
-
-def identify(path: Path) -> tuple[DumpFormat, str]:
-    """Return (format, architecture or empty) by the file's first bytes.
-
-    :raises UserError: it cannot be read or is no crash dump
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read", error.strerror or str(error), "name a crash dump") from error
-    if not head:
-        raise UserError(
-            f"{path} is empty", "0 bytes: the dump was not written", "see whether the crash kernel had room"
-        )
-    if head[:4] == b"\x7fELF":
-        if len(head) < 64 or head[4] != 2 or head[5] != 1:
-            raise UserError(f"{path} is no crash dump", "an ELF file, but not 64-bit little-endian", "name a vmcore")
-        kind, machine = struct.unpack_from("<HH", head, 16)
-        if kind != _ET_CORE:
-            what = {1: "an object or module", 2: "a program", 3: "a program or library"}.get(kind, "not a core")
-            raise UserError(f"{path} is no crash dump", f"an ELF file, but {what}", "name a vmcore")
-        if elf.is_of_a_program(path):
-            raise UserError(f"{path} is no crash dump", "the core of a program, not of a kernel", "name a vmcore")
-        return "elf", MACHINES.get(machine, f"machine {machine}")
-    if head[:8] in (b"KDUMP   ", b"DISKDUMP"):
-        return "kdump", _machine(head, 12 + 4 * 65)
-    if head[:12] == b"makedumpfile":
-        return "flattened", ""
-    raise UserError(
-        f"{path} is no crash dump", "neither ELF nor kdump by its first bytes", "name a vmcore, or a kernel log as text"
-    )
-
-
-def _machine(head: bytes, at: int) -> str:
-    """The machine of a kdump header's utsname: six fields of 65 bytes, of which it is the fifth."""
-    raw = head[at : at + 65].split(b"\0", 1)[0]
-    return raw.decode("ascii", "replace") if raw.isalnum() or b"_" in raw else ""
 
 
 @dataclass(frozen=True, slots=True)

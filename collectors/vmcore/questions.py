@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from collectors.vmcore import worker
 from collectors.vmcore.open import DAMAGE, Dump, open_dump
+from wardround.deadline import at_most
 from wardround.errors import UserError, one_line
 from wardround.models.vmcore import Lock, Task
 from wardround.redaction import redact
@@ -181,7 +182,7 @@ def main() -> int:
     question = QUESTION.validate_json(sys.stdin.read())
     worker.limit()
     try:
-        with worker.at_most(SECONDS):
+        with at_most(SECONDS, worker.OutOfTimeError):
             worker.tell(answer=answer(open_dump(options.file), question))
     except UserError as error:
         worker.tell(refused={"what": error.what, "why": error.why, "do": error.do})

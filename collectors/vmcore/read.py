@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from collectors.vmcore.formats import HEAD, is_dump
 from collectors.vmcore.unpack import Unpacked, unpacked
 from wardround.errors import UserError, WardroundError
 from wardround.models.diagnosis import Skipped
@@ -32,7 +33,6 @@ Progress = Callable[[str], None]
 WALL_SECONDS = 180.0
 QUIET_SECONDS = 60.0  # without a word from a reader: no section may take as long
 MOST_WORKERS = 4
-_MAGIC = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
 _FIELDS = {field.name for field in fields(Vmcore)}
 
 
@@ -68,8 +68,8 @@ def read_crash(
 def _read(path: Path, file: Unpacked, dump: Callable[[], Vmcore]) -> Vmcore:
     """Read a file by its first bytes: by `dump`, or as a log."""
     with file.path.open("rb") as opened:
-        head = opened.read(4096)
-    if head.startswith(_MAGIC) or not head:
+        head = opened.read(HEAD)
+    if is_dump(head) or not head:
         return dump()
     if b"\0" in head and not _is_text(head):
         raise UserError(

@@ -64,9 +64,11 @@ def _panic(dump: Dump, known: Vmcore) -> Part:
 
     logged = known.panic
     found = read_panic(dump, logged.kind if logged is not None else None, known.log)
-    if logged is None or found is None:
+    if logged is None:
         return {"panic": found}
     report = first_cause(known.reports)
+    if found is None:  # a dump taken live after an oops: only the log tells of it
+        return {"panic": replace(logged, task=_address_of(report, known))}
     return {"panic": _elsewhere(_joined(found, logged), logged, report, known)}
 
 
@@ -88,7 +90,7 @@ def _elsewhere(found: Panic, logged: Panic, report: Report | None, known: Vmcore
         if task is not None and task.stack and report.pid in (None, task.pid):
             stack = task.stack
     else:
-        task = next((t for t in known.tasks if t.pid == report.pid and t.comm == report.comm and t.pid), None)
+        task = known.task(_address_of(report, known))
     if not stack:
         return found
     return replace(
@@ -100,6 +102,13 @@ def _elsewhere(found: Panic, logged: Panic, report: Report | None, known: Vmcore
         stack=stack,
         context=logged.context,
     )
+
+
+def _address_of(report: Report | None, known: Vmcore) -> int | None:
+    """The task that a report names by its number, where that is still the same one."""
+    if report is None or not report.pid:
+        return None
+    return next((task.address for task in known.tasks if (task.pid, task.comm) == (report.pid, report.comm)), None)
 
 
 def _joined(found: Panic, logged: Panic) -> Panic:

@@ -26,7 +26,8 @@ from typing import IO
 from drgn import FaultError, Program
 
 from collectors.vmcore import elf, kdump, worker
-from collectors.vmcore.open import MACHINES, Dump, identify, load, open_dump
+from collectors.vmcore.formats import MACHINES, identify
+from collectors.vmcore.open import Dump, load, open_dump
 from wardround.errors import UserError
 from wardround.models.vmcore import Vmcore
 from wardround.redaction import MASK, redact

@@ -20,14 +20,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from collectors.vmcore.open import DAMAGE, Beside, Dump, open_dump
 from collectors.vmcore.sections import SECTIONS, Section
+from wardround.deadline import at_most
 from wardround.errors import UserError, one_line
 from wardround.models.vmcore import DumpHeader, Vmcore
 
@@ -67,20 +66,6 @@ def _plain(item: Any) -> Any:
     raise TypeError(f"{type(item).__name__} is not told")
 
 
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    def out_of_time(number: int, frame: FrameType | None) -> None:
-        raise OutOfTimeError
-
-    previous = signal.signal(signal.SIGALRM, out_of_time)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
 def header(dump: Dump) -> DumpHeader:
     """What can be said of the file without looking at the kernel's data."""
     crashed = dump.info.get("CRASHTIME", "")
@@ -105,7 +90,7 @@ def read(dump: Dump, known: Vmcore, sections: tuple[Section, ...] = SECTIONS) ->
         yield {"begin": section.name}
         began = time.process_time()
         try:
-            with at_most(section.seconds):
+            with at_most(section.seconds, OutOfTimeError):
                 fields = dict(section.read(dump, known))
         except OutOfTimeError:
             yield {"skipped": section.name, "reason": f"it took over {section.seconds:g} s"}
@@ -158,7 +143,7 @@ def main() -> int:
     before = json.load(sys.stdin)
     limit()
     try:
-        with at_most(OPEN_SECONDS):
+        with at_most(OPEN_SECONDS, OutOfTimeError):
             dump = open_dump(options.file, beside=Beside(options.vmlinux, options.modules))
     except UserError as error:
         tell(refused={"what": error.what, "why": error.why, "do": error.do})
