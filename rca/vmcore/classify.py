@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from rca.model import Finding
 from rca.scoring import posterior
-from rca.vmcore import ending, faulting, waiting
+from rca.vmcore import ending, faulting, spinning, waiting
 from rca.vmcore.facts import Facts
 from rca.vmcore.known import KnownCase, Match, matches
 from rca.vmcore.playbook import Playbook
@@ -21,7 +21,7 @@ from wardround.models.diagnosis import Crash, Culprit, Evidence, Hypothesis, Rul
 from wardround.models.vmcore import Vmcore
 from wardround.redaction import redact
 
-PLAYBOOKS: tuple[Playbook, ...] = (*faulting.PLAYBOOKS, *waiting.PLAYBOOKS, *ending.PLAYBOOKS)
+PLAYBOOKS: tuple[Playbook, ...] = (*faulting.PLAYBOOKS, *waiting.PLAYBOOKS, *spinning.PLAYBOOKS, *ending.PLAYBOOKS)
 PRESENT = 0.5  # from here on the cause is told as found
 CONFIRMED = 0.85
 MENTIONED = 0.1

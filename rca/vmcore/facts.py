@@ -210,9 +210,12 @@ class Facts:
         """Anomalies whose kind holds one of these words."""
         return tuple(a for a in self.vmcore.anomalies if any(word in a.kind.lower() for word in words))
 
-    def cycle(self) -> LockCycle | None:
+    def cycle(self, spinning: bool = False) -> LockCycle | None:
+        """The surest cycle of tasks that wait for each other: asleep, or `spinning` for spinlocks alone."""
         order: tuple[Certainty, ...] = ("read", "derived", "inferred", "hint")
-        return min(self.vmcore.cycles, key=lambda cycle: order.index(cycle.certainty), default=None)
+        spinlocks = {lock.address for lock in self.vmcore.locks if lock.kind == "spinlock"}
+        found = [cycle for cycle in self.vmcore.cycles if spinlocks.issuperset(cycle.locks) == spinning]
+        return min(found, key=lambda cycle: order.index(cycle.certainty), default=None)
 
     def finding(
         self,

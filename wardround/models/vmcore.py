@@ -69,7 +69,8 @@ class LogLine:
 class StackFrame:
     """One frame, innermost first in a stack. `module` is empty for the kernel itself; `file` and `line` need debug
     information. `exception` marks the frame whose registers the exception saved; `sure` is False where the unwinder
-    guessed (the log's frames with a question mark)."""
+    guessed (the log's frames with a question mark). `jumped` marks a function that ended by jumping into the frame
+    above it and left none itself: its code and its caller's tell it."""
 
     function: str
     offset: int = 0
@@ -80,6 +81,7 @@ class StackFrame:
     exception: bool = False
     sure: bool = True
     variables: tuple[tuple[str, str], ...] = ()
+    jumped: bool = False
 
     @property
     def name(self) -> str:
