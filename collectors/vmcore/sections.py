@@ -140,7 +140,9 @@ def _memory(dump: Dump, known: Vmcore) -> Part:
     from collectors.vmcore.oom import read_oom
 
     names = {task.address: task.name for task in known.tasks}
-    return {"memory": read_oom(dump, names)}
+    short = any(report.kind == "oom" for report in known.reports)
+    suspected = [module.name for module in known.modules if module.taints and short]
+    return {"memory": read_oom(dump, names, suspected)}
 
 
 def _work(dump: Dump, known: Vmcore) -> Part:

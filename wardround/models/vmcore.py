@@ -225,7 +225,8 @@ class CacheUse:
     names them, those of `module` first. `owners` names functions or variables that its objects point to, with how many
     of `sampled` do, `allocators` the functions that allocated them (where slab debugging stores that). `variables`
     of modules point to the cache or to its objects. `module` is the one that the objects are of, empty where unknown
-    or the kernel itself; `certainty` is of that: inferred where only variables that reach the objects tell it."""
+    or the kernel itself; `certainty` is of that: inferred where only variables that reach the objects tell it. `alike`
+    is what nearly all sampled objects hold at the same place, in words."""
 
     name: str
     address: int
@@ -242,13 +243,15 @@ class CacheUse:
     allocators: tuple[tuple[str, int], ...] = ()
     variables: tuple[str, ...] = ()
     certainty: Certainty = "derived"
+    alike: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryHolder:
     """Who holds memory, ranked: `kind` is ``slab``, ``process``, ``vmalloc``, or a part of `MemoryUse.parts`; `name`
     the cache (its alias where merged), the process' task address in hexadecimal, the function that allocated, or the
-    part. `share` is of all memory; `functions` are those its objects point to or that allocated them."""
+    part. `share` is of all memory; `functions` are those its objects point to or that allocated them, `takers` those of
+    modules whose code takes such memory, where nothing surer is known."""
 
     kind: str
     name: str
@@ -258,6 +261,7 @@ class MemoryHolder:
     functions: tuple[str, ...] = ()
     statement: str = ""
     certainty: Certainty = "derived"
+    takers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
