@@ -283,7 +283,7 @@ def _memory_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
     elif by == _CODE:
         task = _inside(facts, f"{culprit.name} [{module}]")
         runs = f" (run by {task.name})" if task else ""
-        what = f"{where}{runs} most likely took it, by its code{told}"
+        what = f"{where}{runs} most likely took the memory, by its code{told}"
     elif by:
         alike = findings.get("alike")
         what = f"too many tasks, {alike.statement if alike else by.replace(' in it', f' in {where}')}{told}"
@@ -328,7 +328,7 @@ OUT_OF_MEMORY = Playbook(
 
 # --- asked for
 
-_ASKED = {"sysrq": 1.0, "requested": 0.85, "warning": 0.55}
+_ASKED = {"sysrq": 1.0, "requested": 0.9, "warning": 0.85}
 
 
 def _host(facts: Facts) -> list[Culprit]:
@@ -377,14 +377,15 @@ _REASONS = frozenset(("hung_task", "soft_lockup", "hard_lockup", "rcu_stall"))
 def _requested_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     who = culprit.label("task")
     by = f" by {who}" if who else ""
+    ran = f", while {who} ran" if who else ""
     if facts.kind == "sysrq":
         why = f": {findings['before'].statement}" if "before" in findings else ""
         return f"The crash was asked for through sysrq{by}{why}."
     where = culprit.label("function")
     at = f" in {where}" if where else ""
     if facts.kind == "warning":
-        return f"A setting (panic_on_warn) turned a warning{at} into a crash{by}."
-    return f"The kernel's code called for the panic itself{at}{by}: {facts.panic.message if facts.panic else ''}."
+        return f"A setting (panic_on_warn) turned a warning{at} into a crash{ran}."
+    return f"The kernel's code called for the panic itself{at}{ran}: {facts.panic.message if facts.panic else ''}."
 
 
 PANIC_REQUESTED = Playbook(
@@ -393,7 +394,7 @@ PANIC_REQUESTED = Playbook(
     prior=0.12,
     suspects=_host,
     clues=(
-        Clue("asked", _asked, Curve((0.0, -3.0), (0.3, 0.0), (0.55, 2.2), (0.85, 3.0), (1.0, 5.0)), needed=True),
+        Clue("asked", _asked, Curve((0.0, -3.0), (0.3, 0.0), (0.85, 4.2), (1.0, 5.0)), needed=True),
         Clue("before", _before, Curve((0.0, 0.0), (1.0, -2.2))),
     ),
     headline=_requested_headline,

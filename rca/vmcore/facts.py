@@ -109,17 +109,28 @@ class Facts:
     @cached_property
     def accused(self) -> Suspect | None:
         """The frame that the crash's stack accuses; a report that names a function itself is believed first."""
-        panic = self.panic
         if (tracked := self._tracked) is not None:
             return Suspect(tracked, (), "where the kernel recorded the object's last change of hands")
         if self.jumped:
-            found = suspect(self.stack, self.foreign, unsure=True)
+            known = tuple(frame for frame in self.stack if not frame.function.startswith("0x"))
+            found = suspect(known, self.foreign, unsure=True) or self._work
         else:
             found = suspect(self.stack, self.foreign) or self._work or blame(self.stack, self.foreign)
-        if panic is not None and panic.function and (found is None or self._named):
-            named = suspect((StackFrame(panic.function, module=panic.module),), self.foreign)
+        frame = self._told
+        if frame is not None and (found is None or self._named):
+            named = suspect((frame,), self.foreign)
             return named or found
         return found
+
+    @cached_property
+    def _told(self) -> StackFrame | None:
+        """The function that a checker's own report names, which may not be where the kernel stopped later; else the
+        panic's."""
+        if self._named and self.report is not None and not self.report.fatal and self.report.function:
+            return StackFrame(self.report.function, module=self.report.module)
+        if self.panic is not None and self.panic.function and not self.panic.function.startswith("0x"):
+            return StackFrame(self.panic.function, module=self.panic.module)
+        return None
 
     @cached_property
     def _work(self) -> Suspect | None:
@@ -130,8 +141,10 @@ class Facts:
         running = next((item for item in self.vmcore.work if task is not None and item.task == task), None)
         if not work and running is not None:
             work, module = running.function, running.module
-        frame = StackFrame(work, module=module)
-        return Suspect(frame, (), "the work item that ran") if work and suspect((frame,), self.foreign) else None
+        frame, why = StackFrame(work, module=module), "the work item that ran"
+        if not work and (ran := self.vmcore.task(task)) is not None:
+            frame, why = StackFrame(ran.worker_function), "the function that the thread runs"
+        return Suspect(frame, (), why) if frame.function and suspect((frame,), self.foreign) else None
 
     @cached_property
     def earlier(self) -> bool:

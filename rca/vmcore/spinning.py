@@ -32,8 +32,10 @@ def _spinning(facts: Facts) -> list[Culprit]:
         return [Culprit("kernel_function", "unknown function")]
     accused = function_of(found.frame)
     cycle = facts.cycle(spinning=True)
-    tasks = ", ".join(task.name for task in cycle_tasks(facts, cycle)) if cycle is not None else ""
-    return [Culprit(accused.kind, accused.name, None, (*accused.labels, *((("tasks", tasks),) if tasks else ())))]
+    if cycle is None or len(cycle.tasks) < 2:
+        return [accused]
+    tasks = ", ".join(task.name for task in cycle_tasks(facts, cycle))
+    return [Culprit(accused.kind, accused.name, None, (*accused.labels, ("tasks", tasks)))]
 
 
 def _stuck_at(facts: Facts) -> StackFrame | None:
@@ -134,7 +136,16 @@ def _lockup_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
             f"{facts.who()} waited for that CPU to answer."
         )
     how = "waits for a spinlock that is never released" if lock else "does not let go of the CPU"
+    if (own := _own_lock(facts)) is not None:
+        how = f"waits for {lock_name(own)}, which that task most likely took before"
     return f"{where}, called{who}, {how}" + (f": stuck for {seconds} s." if seconds else ".")
+
+
+def _own_lock(facts: Facts) -> Lock | None:
+    """The spinlock that the stuck CPU's task spins for and is taken to hold itself; a hint is not enough."""
+    stuck = facts.panic.task if facts.panic else None
+    spun = (lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and stuck in lock.waiters)
+    return next((lock for lock in spun if lock.owner == stuck and lock.certainty != "hint"), None)
 
 
 def _place(facts: Facts, task: Task) -> str:

@@ -265,9 +265,18 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
         "running": "nothing: its stack shows no wait",
     }.get(wait.kind, f"a {wait.kind}")
     value = 0.0 if wait.kind in LOCKS else 0.5 if wait.kind in ("running", "timer") else 1.0
+    if wait.kind == "semaphore":  # it has no owner: whoever should raise it may long be gone
+        value, words = (0.5, words) if facts.vmcore.header.tier == "log" else (1.0, _unheld(facts, task))
     caller = _caller(facts, task) or (wait.caller.name if wait.caller else "")
     told = f"{task.name} waits for {words}" + (f", in {caller}" if caller else "")
     return facts.finding(value, told, f"{task.comm}:{task.pid}", show=("--stack", str(task.pid)))
+
+
+def _unheld(facts: Facts, task: Task) -> str:
+    """A semaphore, in words, that no task is known to hold."""
+    lock = next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
+    state = f" ({lock.state})" if lock is not None and lock.state else ""
+    return f"{lock_name(lock)}{state}, which no task that lives is seen to hold"
 
 
 def _root_blocker(facts: Facts, task: Task, behind: RootBlocker) -> Finding:
