@@ -6,6 +6,7 @@ Everything is computed from a `Vmcore` and from nothing else; every part of it m
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Literal
 
 from rca.ground import numbers
 from rca.model import Finding
-from rca.vmcore.story import Suspect, blame, foreign, suspect
+from rca.vmcore.story import Suspect, blame, foreign, generic, suspect
 from wardround.models.diagnosis import Culprit, Number
 from wardround.models.vmcore import (
     Anomaly,
@@ -31,6 +32,7 @@ from wardround.redaction import redact
 from wardround.shell import command
 
 WaitKind = Literal["mutex", "rwsem", "semaphore", "completion", "io", "rcu", "timer", "event", "running"]
+RECURSION = 4  # times that a function must be on a stack to be taken for what filled it
 LOCKS = frozenset({"mutex", "rwsem", "semaphore"})
 # Which wait a stack shows, by the functions between the scheduler and the caller; the first that matches counts.
 _WAITS: Mapping[WaitKind, re.Pattern[str]] = {
@@ -111,6 +113,8 @@ class Facts:
         """The frame that the crash's stack accuses; a report that names a function itself is believed first."""
         if (tracked := self._tracked) is not None:
             return Suspect(tracked, (), "where the kernel recorded the object's last change of hands")
+        if (recursing := self._recursing) is not None:
+            return recursing
         if self.jumped:
             known = tuple(frame for frame in self.stack if not frame.function.startswith("0x"))
             found = suspect(known, self.foreign, unsure=True) or self._work
@@ -121,6 +125,19 @@ class Facts:
             named = suspect((frame,), self.foreign)
             return named or found
         return found
+
+    @cached_property
+    def _recursing(self) -> Suspect | None:
+        """What fills an overrun stack: the function that stands there most often, not the one that hit its end."""
+        frames = [frame for frame in self.stack if frame.sure and not generic(frame)]
+        counts = Counter((frame.function, frame.module) for frame in frames)
+        if self.kind not in ("stack_overflow", "double_fault") or not counts:
+            return None
+        most, times = counts.most_common(1)[0]
+        if times < RECURSION:
+            return None
+        frame = next(frame for frame in frames if (frame.function, frame.module) == most)
+        return Suspect(frame, (), f"the function that is {times} times on the stack")
 
     @cached_property
     def _told(self) -> StackFrame | None:

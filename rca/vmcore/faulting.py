@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from rca.model import Curve, Finding
-from rca.vmcore.facts import Facts, function_of
+from rca.vmcore.facts import RECURSION, Facts, function_of
 from rca.vmcore.playbook import Clue, Playbook
 from rca.vmcore.story import generic, telling
 from wardround.models.diagnosis import Culprit
@@ -210,7 +210,7 @@ def _recursion(facts: Facts, _: Culprit) -> Finding | None:
     if not counts:
         return None
     name, times = counts.most_common(1)[0]
-    if times < 4:
+    if times < RECURSION:
         return None
     told = f"{name} is {times} times on the stack"
     return facts.finding(float(times), told, name.split()[0], {"times": times}, show=facts.show_stack())
