@@ -6,7 +6,7 @@ the page cache. From a log only sizes and the caller that found no memory are kn
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from rca.model import Curve, Finding
 from rca.vmcore.facts import Facts, function_of
@@ -61,10 +61,8 @@ def _top_cache(memory: MemoryUse | None) -> CacheUse | None:
 def _holders(facts: Facts) -> list[Culprit]:
     """Whom the memory accuses: the dump's own ranking; from a log the largest part and in it the largest cache."""
     memory = facts.vmcore.memory
-    if not _short(facts):
-        return [Culprit("kernel_function", "unknown holder")]  # nothing else is asked of it
-    if memory is None:
-        return [Culprit("kernel_function", "unknown holder")]
+    if memory is None or not _short(facts):
+        return [Culprit("kernel_function", "unknown holder")] if facts.panic is not None else []
     if memory.holders:
         return [_ranked(facts, memory.holders[0])]
     part, _ = _largest(memory)
@@ -159,6 +157,14 @@ def _inside(facts: Facts, function: str) -> Task | None:
     return next((t for t in facts.vmcore.tasks if any(frame.name == function for frame in t.stack)), None)
 
 
+def _at_work(facts: Facts, takers: Sequence[str]) -> tuple[Task, str] | None:
+    """A task in one of the functions, else one in another function of their modules; with that function."""
+    modules = {taker.partition(" [")[2].rstrip("]") for taker in takers}
+    found = [(task, frame) for task in facts.vmcore.tasks for frame in task.stack if frame.module in modules]
+    found.sort(key=lambda one: one[1].name not in takers)
+    return (found[0][0], found[0][1].name) if found else None
+
+
 def _takers(facts: Facts, _: Culprit) -> Finding | None:
     """Which modules' code takes the memory that is short."""
     memory = facts.vmcore.memory
@@ -166,21 +172,21 @@ def _takers(facts: Facts, _: Culprit) -> Finding | None:
         return None
     takers = memory.holders[0].takers
     modules = sorted({taker.partition(" [")[2].rstrip("]") for taker in takers})
-    inside = [(taker, task) for taker in takers if (task := _inside(facts, taker)) is not None]
+    at_work = _at_work(facts, takers)
     what = f"the cache {memory.holders[0].name}" if memory.holders[0].kind == "slab" else "the page allocator"
     only = f"only {modules[0]} has" if len(modules) == 1 else f"{', '.join(modules[:_MOST_NAMED])} have"
     told = (
         f"of the modules from outside the kernel {only} code that takes from {what}: {', '.join(takers[:_MOST_NAMED])}"
     )
-    if inside:
-        told += f"; {inside[0][1].name} is in {inside[0][0]}"
+    if at_work is not None:
+        told += f"; {at_work[0].name} is in {at_work[1]}"
     sure = "inferred" if len(modules) == 1 else "hint"
     return facts.finding(
         1.0 if len(modules) == 1 else 0.4,
         f"{told} ({sure})",
         takers[0].partition(" [")[0],
         {"modules": len(modules), "functions": len(takers)},
-        show=("--stack", str(inside[0][1].pid)) if inside else (),
+        show=("--stack", str(at_work[0].pid)) if at_work is not None else (),
     )
 
 

@@ -40,6 +40,7 @@ FITS: Mapping[str, Mapping[str, float]] = {
 # Classes of reports that an instruction made which could not be executed, or an assertion.
 OOPSES = frozenset(("null_pointer", "bad_pointer", "general_protection", "bug", "divide", "invalid_opcode"))
 _FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 4.0))
+_NO_PLACE = ("oom", "hung_task", "sysrq")  # the stack is of who noticed, or of who asked for the crash
 _BAD_ACCESS = ("general_protection", "bad_pointer", "null_pointer", "unknown")
 _ALLOCATOR = re.compile(r"_{0,3}(?:kmem_|slab_|kmalloc|kfree|get_freepointer|deactivate_slab|rmqueue|free_unref)")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*) at 0x")
@@ -72,7 +73,7 @@ def _accused(facts: Facts) -> list[Culprit]:
 def _function(facts: Facts, culprit: Culprit) -> Finding | None:
     """Where on the stack the accused stands: the closer to the fault, the surer."""
     found = facts.accused
-    if found is None:
+    if found is None or facts.kind in _NO_PLACE:
         return None
     passed = f" after {', '.join(dict.fromkeys(found.passed))}" if found.passed else ""
     return facts.finding(
