@@ -141,7 +141,7 @@ def _memory(dump: Dump, known: Vmcore) -> Part:
 
     names = {task.address: task.name for task in known.tasks}
     short = any(report.kind == "oom" for report in known.reports)
-    suspected = [module.name for module in known.modules if module.taints and short]
+    suspected = [module.name for module in known.modules if module.foreign and short]
     return {"memory": read_oom(dump, names, suspected)}
 
 
