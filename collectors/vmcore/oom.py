@@ -137,8 +137,11 @@ def _told(cache: CacheUse) -> str:
     if cache.module:
         parts.append(f"of module {cache.module}")
     text = f"{' '.join(parts)}, {cache.active} objects of {cache.object_size} bytes"
+    most = [name for name, count in cache.owners if 2 * count >= cache.sampled > 0]
     if cache.module:
         text += _shown(cache)
+    elif most:
+        text += f", most point to {', '.join(most[:3])}"
     elif cache.alike:
         text += f", alike: {cache.alike}"
     if cache.total and cache.active >= _ALL_USED * cache.total and not cache.reclaimable:

@@ -102,7 +102,7 @@ class OwnerFinder:
             variables=tuple(dict.fromkeys(_named(one.name, one.module) for one in variables))[:_MOST_OWNERS],
             module=module,
             certainty=certainty,
-            alike="" if module else _alike(table),
+            alike="" if module else alike(table),
         )
 
     # --- the sample ---
@@ -256,7 +256,7 @@ class OwnerFinder:
         return cache if cache in self._slabs.caches else None
 
 
-def _alike(table: Table) -> str:
+def alike(table: Table) -> str:
     """What most objects of a sample hold at the same place: the first text, else the first word that is not small."""
     telling: list[tuple[int, int, int]] = []
     for column in range(table.shape[1] if len(table) > 1 else 0):
