@@ -289,12 +289,10 @@ def _root_blocker(facts: Facts, task: Task, behind: RootBlocker) -> Finding:
     if held is not None and held.kind in ("completion", "wait_queue"):
         told = f"{waiters} {wait} for {lock_name(held)}, {bond(held)} {task.name}, which{where} {behind.doing}"
     else:
+        holds = {"inferred": "most likely holds", "hint": "may hold"}.get(behind.certainty, "holds")
         lock = lock_name(held).removeprefix("a ")
-        told = f"{task.name}{where} holds the {lock} that {waiters} {wait} for, and {behind.doing}"
-    doubt = "" if behind.certainty in ("read", "derived") else f" (the holder is {behind.certainty})"
-    return facts.finding(
-        1.0, told + doubt, task.comm, {"waiters": len(behind.waiters)}, "{task}", ("--stack", str(task.pid))
-    )
+        told = f"{task.name}{where} {holds} the {lock} that {waiters} {wait} for, and {behind.doing}"
+    return facts.finding(1.0, told, task.comm, {"waiters": len(behind.waiters)}, "{task}", ("--stack", str(task.pid)))
 
 
 def _hung_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
