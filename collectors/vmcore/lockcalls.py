@@ -9,33 +9,14 @@ architectures' code: it then finds nothing. Cost: 0.1 ms a function, once.
 
 from __future__ import annotations
 
-import re
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
-
-import numpy as np
 from drgn import Program
-from numpy.typing import NDArray
 
+from collectors.vmcore.machinecode import CALL_SIZE, LONGEST, Function
 from collectors.vmcore.open import DAMAGE
 from wardround.models.vmcore import LockKind
 
-_LONGEST = 65536
-_CALL = 0xE8
-_CALL_SIZE = 5
 _APART = 48  # bytes between the load of a lock's address and the call it is meant for
-_ARGUMENT_APART = 16
 _NEAR = 1 << 20  # a module's functions lie this near to each other
-# The operands' byte of a lea, for an offset of 8 and of 32 bits: into rdi, into any register; where the base is rsp or
-# r12 one byte more follows. Then: mov from a register to rdi.
-_RDI = (rb"[\x78-\x7b\x7d-\x7f]", rb"[\xb8-\xbb\xbd-\xbf]")
-_RDI_SIB = (rb"\x7c", rb"\xbc")
-_ANY = (rb"[\x40-\x7f]", rb"[\x80-\xbf]")
-_ANY_SIB = (rb"[\x44\x4c\x54\x5c\x64\x6c\x74\x7c]", rb"[\x84\x8c\x94\x9c\xa4\xac\xb4\xbc]")
-_MOVE = rb"[\x48\x4c]\x89[\xc7\xcf\xd7\xdf\xe7\xef\xf7]"
-
 _SPINNING = [f"_raw_{kind}" for kind in ("spin", "read", "write")]
 TAKES: dict[LockKind, frozenset[str]] = {
     "rwsem": frozenset(
@@ -57,59 +38,6 @@ RELEASES: dict[LockKind, frozenset[str]] = {
         f"{kind}_unlock{suffix}" for kind in _SPINNING for suffix in ("", "_irq", "_irqrestore", "_bh")
     ),
 }
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function's text up to a point: where it begins, its bytes."""
-
-    start: int
-    text: bytes = field(repr=False)
-
-    @cached_property
-    def _distances(self) -> NDArray[np.int64]:
-        """The signed 32 bits at every byte but the last three."""
-        raw = np.frombuffer(self.text, np.uint8)
-        count = max(len(raw) - 3, 0)
-        value = np.zeros(count, np.uint32)
-        for byte in range(4):
-            value |= raw[byte : byte + count].astype(np.uint32) << np.uint32(8 * byte)
-        return value.view(np.int32).astype(np.int64)
-
-    def calls(self) -> Iterator[tuple[int, int]]:
-        """Yield (offset, target) of what may be calls."""
-        raw = np.frombuffer(self.text, np.uint8)
-        places = np.flatnonzero(raw[: max(len(raw) - 4, 0)] == _CALL)
-        targets = _signed(self.start) + places + 5 + self._distances[places + 1]
-        return zip(places.tolist(), (targets.astype(np.uint64)).tolist(), strict=True)
-
-    def mentions(self, address: int) -> list[int]:
-        """Offsets of the places that name an address, as itself or as a distance."""
-        distances = self._distances
-        ends = _signed(self.start) + np.arange(len(distances), dtype=np.int64) + 4
-        wanted = _signed(address)
-        places: list[int] = np.flatnonzero((distances == wanted) | (ends + distances == wanted)).tolist()
-        return places
-
-    def argument_at(self, call: int, offset: int) -> bool:
-        """Whether the first argument of a call is what a register points to plus an offset: ``lea 0x40(%rbx),%rdi``,
-        ``add $0x40,%rdi``; or ``mov %rbp,%rdi`` with, for another offset than 0, ``lea 0x40(%rdi),%rbp`` before."""
-        before = self.text[max(call - _ARGUMENT_APART, 0) : call]
-        if _added(before, offset, _RDI, _RDI_SIB):
-            return True
-        moved = re.search(_MOVE, before, re.DOTALL) is not None
-        return moved and (offset == 0 or _added(self.text[:call], offset, _ANY, _ANY_SIB))
-
-
-def _added(text: bytes, offset: int, registers: tuple[bytes, bytes], sib: tuple[bytes, bytes]) -> bool:
-    """Whether a lea with this offset, or an addition of it to rdi, is in a text. The offset takes 8 bits or 32."""
-    if not 0 < offset < 1 << 31:
-        return False
-    wide = offset >= 128
-    value = re.escape(struct.pack("<i" if wide else "<b", offset))
-    lea = rb"[\x48\x49\x4c\x4d]\x8d(?:" + registers[wide] + rb"|" + sib[wide] + rb"\x24)" + value
-    add = (rb"\x48\x81\xc7" if wide else rb"\x48\x83\xc7") + value
-    return re.search(lea, text, re.DOTALL) is not None or re.search(add, text, re.DOTALL) is not None
 
 
 class Code:
@@ -146,7 +74,7 @@ class Code:
         key = start, end
         if key not in self._functions:
             try:
-                text = self.prog.read(start, end - start) if 0 < end - start <= _LONGEST else b""
+                text = self.prog.read(start, end - start) if 0 < end - start <= LONGEST else b""
                 self._functions[key] = Function(start, text)
             except DAMAGE:
                 self._functions[key] = None
@@ -160,7 +88,7 @@ class Code:
             self._calls[key] = [
                 (place, named[target])
                 for place, target in function.calls()
-                if target in named and place + _CALL_SIZE < len(function.text)
+                if target in named and place + CALL_SIZE < len(function.text)
             ]
         return self._calls[key]
 
@@ -187,7 +115,7 @@ class Code:
         """What functions that this one has called, and that have come back, left of a lock: taken or released."""
         found = []
         for place, target in function.calls():
-            if abs(target - function.start) > _NEAR or place + _CALL_SIZE >= len(function.text):
+            if abs(target - function.start) > _NEAR or place + CALL_SIZE >= len(function.text):
                 continue
             try:
                 symbol = self.prog.symbol(target)
@@ -207,7 +135,3 @@ class Code:
         if function is None or not calls or not calls[-1][1]:
             return False
         return offset is None or function.argument_at(calls[-1][0], offset)
-
-
-def _signed(address: int) -> int:
-    return address - (1 << 64) if address >> 63 else address

@@ -8,10 +8,12 @@ Cost: 1 ms, with vmalloc's areas where they hold much 5 ms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from collectors.vmcore import takers
 from collectors.vmcore.memory import read_memory
+from collectors.vmcore.modules import address_map
 from collectors.vmcore.open import DAMAGE, Dump
 from collectors.vmcore.slab import read_slab
 from collectors.vmcore.vmalloc import read_vmalloc
@@ -39,8 +41,10 @@ _PARTS = {
 Allocations = Sequence[tuple[str, str, int]]
 
 
-def read_oom(dump: Dump, names: Mapping[int, str]) -> MemoryUse:
+def read_oom(dump: Dump, names: Mapping[int, str], suspected: Collection[str] = ()) -> MemoryUse:
     """Return the account with its caches and ranked holders. `names` are those of tasks by address.
+
+    The code of the `suspected` modules is searched for who takes such memory, where the largest holder names nobody.
 
     :raises LookupError, FaultError: neither the counters nor the caches can be read
     """
@@ -62,7 +66,22 @@ def read_oom(dump: Dump, names: Mapping[int, str]) -> MemoryUse:
             allocations = read_vmalloc(dump)
         except DAMAGE as error:
             dump.lost["vmalloc callers"] = f"who holds memory of vmalloc cannot be told ({error})"
-    return replace(memory, caches=caches, holders=holders(memory, caches, allocations, names))
+    ranked = holders(memory, caches, allocations, names)
+    if suspected and ranked:
+        ranked = (_with_takers(dump, ranked[0], caches, suspected), *ranked[1:])
+    return replace(memory, caches=caches, holders=ranked)
+
+
+def _with_takers(
+    dump: Dump, largest: MemoryHolder, caches: Sequence[CacheUse], suspected: Collection[str]
+) -> MemoryHolder:
+    """The largest holder with the functions whose code takes such memory."""
+    if largest.kind == "unaccounted":
+        return replace(largest, takers=takers.of_pages(dump.prog, address_map(dump), suspected))
+    cache = next((cache for cache in caches if largest.kind == "slab" and largest.name == cache.name), None)
+    if cache is None or cache.module:
+        return largest
+    return replace(largest, takers=takers.of_cache(dump.prog, address_map(dump), cache.address, suspected))
 
 
 def holders(
@@ -118,8 +137,13 @@ def _told(cache: CacheUse) -> str:
     if cache.module:
         parts.append(f"of module {cache.module}")
     text = f"{' '.join(parts)}, {cache.active} objects of {cache.object_size} bytes"
+    most = [name for name, count in cache.owners if 2 * count >= cache.sampled > 0]
     if cache.module:
         text += _shown(cache)
+    elif most:
+        text += f", most point to {', '.join(most[:3])}"
+    elif cache.alike:
+        text += f", alike: {cache.alike}"
     if cache.total and cache.active >= _ALL_USED * cache.total and not cache.reclaimable:
         text += ", nearly none free"
     return text

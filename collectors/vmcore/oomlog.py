@@ -18,6 +18,7 @@ _PAGES = re.compile(
 )
 _RAM = re.compile(r"(\d{1,15}) pages RAM")
 _RESERVED = re.compile(r"(\d{1,15}) pages reserved")
+_STACKS = re.compile(r" active_anon:.* kernel_stack:(\d{1,15})kB")
 _SLAB = re.compile(r"(?P<name>\S{1,64})\s+(?P<used>\d{1,15})KB\s+(?P<total>\d{1,15})KB")
 _TASK = re.compile(r"\[\s*(?P<pid>\d{1,9})\]\s+\d+\s+\d+\s+\d+\s+(?P<rss>\d{1,15})\s+.*?(?P<name>\S+)")
 _PARTS = {
@@ -37,11 +38,13 @@ def memory(lines: Iterable[LogLine]) -> MemoryUse | None:
     pages: dict[str, int] = {}
     caches: list[CacheUse] = []
     tasks: list[tuple[int, int]] = []
-    ram = reserved = 0
+    ram = reserved = stacks = 0
     for line in lines:
         text = line.text
         if "invoked oom-killer" in text:
-            pages, caches, tasks = {}, [], []
+            pages, caches, tasks, stacks = {}, [], [], 0
+        elif text.startswith("Node ") and (found := _STACKS.search(text)):
+            stacks += int(found[1])
         elif text.startswith(
             (
                 "active_anon:",
@@ -70,6 +73,8 @@ def memory(lines: Iterable[LogLine]) -> MemoryUse | None:
     parts = [(part, size * sum(pages.get(name, 0) for name in names)) for part, names in _PARTS.items()]
     if reserved:
         parts.append(("reserved", size * reserved))
+    if stacks:
+        parts.append(("kernel_stacks", 1024 * stacks))
     return MemoryUse(
         total=size * ram,
         parts=tuple((part, amount) for part, amount in parts if amount),

@@ -36,6 +36,8 @@ _TARGET = 256  # bytes looked at behind a pointer
 _TELLING = 0.03  # share of the sample that must hold a pointer to be named
 _MOST_REACHED = 1500
 _KERNELS_OWN = "__this_module"  # the module's own entry in the kernel's tables
+_ALIKE = 0.9  # share of the sample that must hold the same word at the same place to be told
+_SMALL = 0xFFFF
 _ENOUGH = 0.5  # share of the sample that must point to a module to be called its own
 
 Table = NDArray[np.uint64]
@@ -51,6 +53,7 @@ class Owners:
     variables: tuple[str, ...] = ()
     module: str = ""
     certainty: Certainty = "derived"
+    alike: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class OwnerFinder:
             variables=tuple(dict.fromkeys(_named(one.name, one.module) for one in variables))[:_MOST_OWNERS],
             module=module,
             certainty=certainty,
+            alike="" if module else alike(table),
         )
 
     # --- the sample ---
@@ -250,6 +254,21 @@ class OwnerFinder:
         except FaultError:
             return None
         return cache if cache in self._slabs.caches else None
+
+
+def alike(table: Table) -> str:
+    """What most objects of a sample hold at the same place: the first text, else the first word that is not small."""
+    telling: list[tuple[int, int, int]] = []
+    for column in range(table.shape[1] if len(table) > 1 else 0):
+        values, counts = np.unique(table[:, column], return_counts=True)
+        most = int(counts.argmax())
+        if counts[most] >= _ALIKE * len(table) and int(values[most]) > _SMALL:
+            telling.append((8 * column, int(values[most]), int(counts[most])))
+    letters = [(at, value.to_bytes(8, "little"), count) for at, value, count in telling]
+    for at, text, count in letters:
+        if all(0x20 <= letter < 0x7F for letter in text):
+            return f"{count} of {len(table)} sampled hold the text “{text.decode('ascii')}” at {at:#x}"
+    return next((f"{count} of {len(table)} sampled hold {value:#x} at {at:#x}" for at, value, count in telling), "")
 
 
 def _ranked(counts: Counter[tuple[str, str]]) -> list[tuple[tuple[str, str], int]]:

@@ -185,6 +185,8 @@ class _Reader:
         told = [pointers.explain(address, base)] if address is not None else []
         if address is not None and operand is not None and formed:
             told.append(_through(operand, registers))
+        if access == "execute" and not stack.repaired and self._returned(registers):
+            told.append("nothing called it: most likely a return address on the stack was overwritten")
         known = self.addresses.is_code(frame.address or 0)
         return CrashContext(
             registers=registers
@@ -197,6 +199,14 @@ class _Reader:
             access=access,
             repaired=stack.repaired,
         )
+
+    def _returned(self, registers: dict[str, int]) -> bool:
+        """Whether a return led to what is no code: after a call the caller's address is on top of the stack."""
+        try:
+            top = words(self.dump.prog).u64(registers.get("RSP", 0))
+        except (OverflowError, *DAMAGE):
+            return False
+        return not self.addresses.is_code(top)
 
     def _with_freed(self, context: CrashContext) -> CrashContext:
         """Add which registers point to freed objects."""

@@ -63,13 +63,25 @@ def _panic(dump: Dump, known: Vmcore) -> Part:
     from collectors.vmcore.panic import read_panic
 
     logged = known.panic
-    found = read_panic(dump, logged.kind if logged is not None else None, known.log)
+    found = _with_jumped(dump, read_panic(dump, logged.kind if logged is not None else None, known.log), known)
     if logged is None:
         return {"panic": found}
     report = first_cause(known.reports)
     if found is None:  # a dump taken live after an oops: only the log tells of it
         return {"panic": replace(logged, task=_address_of(report, known))}
     return {"panic": _elsewhere(_joined(found, logged), logged, report, known)}
+
+
+def _with_jumped(dump: Dump, found: Panic | None, known: Vmcore) -> Panic | None:
+    """A panic with the functions in its stack that left no frame."""
+    from collectors.vmcore.stacks import unwinder
+    from collectors.vmcore.tailcalls import with_jumped
+
+    if found is None:
+        return None
+    task = known.task(found.task)
+    runs = task.worker_function if task is not None else ""
+    return replace(found, stack=with_jumped(dump.prog, unwinder(dump).addresses, found.stack, runs))
 
 
 def _elsewhere(found: Panic, logged: Panic, report: Report | None, known: Vmcore) -> Panic:
@@ -137,7 +149,9 @@ def _memory(dump: Dump, known: Vmcore) -> Part:
     from collectors.vmcore.oom import read_oom
 
     names = {task.address: task.name for task in known.tasks}
-    return {"memory": read_oom(dump, names)}
+    short = any(report.kind == "oom" for report in known.reports)
+    suspected = [module.name for module in known.modules if module.foreign and short]
+    return {"memory": read_oom(dump, names, suspected)}
 
 
 def _work(dump: Dump, known: Vmcore) -> Part:

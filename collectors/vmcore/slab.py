@@ -80,6 +80,7 @@ def _with_owners(prog: Program, allocator: Slabs, areas: AddressMap, found: Sequ
             variables=told.variables,
             module=told.module,
             certainty=told.certainty,
+            alike=told.alike,
             aliases=tuple(_own_first(prog, areas, told.module, use.aliases)),
         )
 

@@ -53,11 +53,13 @@ class Spinner:
 
 def read_spins(prog: Program, tasks: Sequence[Task], stacks: Stacks, clues: Clues) -> tuple[Lock, ...]:
     """Return the spinlocks that tasks on CPUs spin for."""
-    busy = [task for task in tasks if task.on_cpu and task.pid]
-    spinners = [spinner for task in busy if (spinner := _spinner(prog, task, stacks)) is not None]
-    finder = _Holders(prog, busy, {s.task.address: s for s in spinners}, stacks, clues)
+    running = [task for task in tasks if task.on_cpu]
+    spinners = {task.address: found for task in running if (found := _spinner(prog, task, stacks)) is not None}
+    # an idle CPU's task is looked at only where an interrupt on top of it spins
+    busy = [task for task in running if task.pid or task.address in spinners]
+    finder = _Holders(prog, busy, spinners, stacks, clues)
     by_lock: dict[int, list[Spinner]] = {}
-    for spinner in spinners:
+    for spinner in spinners.values():
         by_lock.setdefault(spinner.lock, []).append(spinner)
     return tuple(finder.lock(address, waiting) for address, waiting in by_lock.items())
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from rca.model import Finding
 from rca.scoring import posterior
-from rca.vmcore import ending, faulting, waiting
+from rca.vmcore import ending, faulting, spinning, waiting
 from rca.vmcore.facts import Facts
 from rca.vmcore.known import KnownCase, Match, matches
 from rca.vmcore.playbook import Playbook
@@ -21,7 +21,7 @@ from wardround.models.diagnosis import Crash, Culprit, Evidence, Hypothesis, Rul
 from wardround.models.vmcore import Vmcore
 from wardround.redaction import redact
 
-PLAYBOOKS: tuple[Playbook, ...] = (*faulting.PLAYBOOKS, *waiting.PLAYBOOKS, *ending.PLAYBOOKS)
+PLAYBOOKS: tuple[Playbook, ...] = (*faulting.PLAYBOOKS, *waiting.PLAYBOOKS, *spinning.PLAYBOOKS, *ending.PLAYBOOKS)
 PRESENT = 0.5  # from here on the cause is told as found
 CONFIRMED = 0.85
 MENTIONED = 0.1
@@ -115,7 +115,7 @@ def classify(
         evidence=tuple(evidence.values()),
         actions={c.id: c.playbook.actions for c, _ in standing if any(h.id == c.id for h in hypotheses)},
         known=known,
-        severity=_severity(sure, hypotheses),
+        severity=_severity(facts, sure, hypotheses),
         summary=_summary(facts, hypotheses),
         crash=crash_told(facts),
         answers={c.id: {c.asked[name]: ratio for name, ratio in c.ratios.items()} for c, _ in standing},
@@ -249,8 +249,12 @@ def _ruled_out(standing: list[tuple[_Candidate, float]], explained: Collection[s
         yield RuledOut(candidate.playbook.fault, candidate.speaking(-1.0)[:2], candidate.culprit.name)
 
 
-def _severity(sure: list[tuple[_Candidate, Hypothesis]], hypotheses: Sequence[Hypothesis]) -> SeverityLevel:
+def _severity(
+    facts: Facts, sure: list[tuple[_Candidate, Hypothesis]], hypotheses: Sequence[Hypothesis]
+) -> SeverityLevel:
     levels = [candidate.playbook.severity for candidate, _ in sure]
+    if levels and facts.kind in ("requested", "warning"):
+        return "critical"  # the code gave up: nobody asked for this crash
     if not levels:
         return "info" if hypotheses else "none"
     return max(levels, key=_LEVELS.index)

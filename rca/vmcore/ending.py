@@ -6,17 +6,17 @@ the page cache. From a log only sizes and the caller that found no memory are kn
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from rca.model import Curve, Finding
 from rca.vmcore.facts import Facts, function_of
 from rca.vmcore.playbook import TREATMENT, Clue, Playbook
 from rca.vmcore.story import blame, telling
 from wardround.models.diagnosis import Culprit, Number
-from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse, plain
+from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse, StackFrame, Task, plain
 
 _MIB = 2**20
+_MOST_NAMED = 4
 _HELD = {
     "anonymous": "anonymous memory of tasks",
     "page_cache": "page cache",
@@ -28,11 +28,19 @@ _HELD = {
     "kernel": "pages the kernel took for itself",
     "unaccounted": "pages the kernel took for itself",
     "vmalloc": "memory mapped by vmalloc",
+    "kernel_stacks": "kernel stacks of too many tasks",
 }
 
 
+# How an accused is known, as its label says it.
 _LAST = "the last to ask for memory"
+_CODE = "its code takes such memory"
 _KERNELS_OWN = ("kernel", "unaccounted", "vmalloc")
+
+
+def _short(facts: Facts) -> bool:
+    """Whether the kernel said that memory ran out: else who holds it says nothing about the crash."""
+    return facts.kind == "oom" or any(report.kind == "oom" for report in facts.vmcore.reports)
 
 
 def _largest(memory: MemoryUse | None) -> tuple[str, int]:
@@ -53,8 +61,8 @@ def _top_cache(memory: MemoryUse | None) -> CacheUse | None:
 def _holders(facts: Facts) -> list[Culprit]:
     """Whom the memory accuses: the dump's own ranking; from a log the largest part and in it the largest cache."""
     memory = facts.vmcore.memory
-    if memory is None:
-        return [Culprit("kernel_function", "unknown holder")] if facts.kind == "oom" else []
+    if memory is None or not _short(facts):
+        return [Culprit("kernel_function", "unknown holder")] if facts.panic is not None else []
     if memory.holders:
         return [_ranked(facts, memory.holders[0])]
     part, _ = _largest(memory)
@@ -78,17 +86,108 @@ def _asked_last(facts: Facts) -> Culprit:
     return Culprit("kernel_function", _HELD["kernel"])
 
 
+def _crowd(facts: Facts) -> tuple[StackFrame, list[Task]] | None:
+    """The module's function that most kernel threads are in, with these; only where they are half of all tasks."""
+    found: dict[tuple[str, str], list[Task]] = {}
+    frames: dict[tuple[str, str], StackFrame] = {}
+    for task in facts.vmcore.tasks:
+        accused = blame(task.stack, facts.foreign)
+        if accused is not None and accused.frame.module:
+            where = (accused.frame.function, accused.frame.module)
+            found.setdefault(where, []).append(task)
+            frames.setdefault(where, accused.frame)
+    most = max(found, key=lambda where: len(found[where]), default=("", ""))
+    if most not in found or 2 * len(found[most]) < len(facts.vmcore.tasks):
+        return None
+    return frames[most], found[most]
+
+
 def _of_stacks(facts: Facts) -> Culprit | None:
-    """Kernel stacks are tasks: the module's function in which most kernel threads of one module sleep."""
-    found = [blame(task.stack, facts.foreign) for task in facts.vmcore.tasks]
-    places = Counter((one.frame.function, one.frame.module) for one in found if one and one.frame.module)
-    if not places:
+    """Kernel stacks are tasks: whose most of them are."""
+    crowd = _crowd(facts)
+    if crowd is None:
         return None
-    (function, module), times = places.most_common(1)[0]
-    if 2 * times < len(facts.vmcore.tasks):
+    frame, tasks = crowd
+    known = ("known_by", f"{len(tasks)} of {len(facts.vmcore.tasks)} tasks are in it")
+    return Culprit("kernel_function", plain(frame.function), None, (("module", frame.module), known))
+
+
+def _stem(names: Collection[str]) -> str:
+    """What the names of tasks have in common: ``worker/*``; empty where that is less than three letters."""
+    first, last = min(names), max(names)
+    alike = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    stem = first[:alike].rstrip("0123456789")
+    return f"{stem}*" if len(stem) >= 3 else ""
+
+
+def _alike(facts: Facts, culprit: Culprit) -> Finding | None:
+    """Tasks by the hundred that all sleep in one function."""
+    crowd = _crowd(facts) if _short(facts) and culprit.label("known_by") else None
+    if crowd is None or plain(crowd[0].function) != culprit.name:
         return None
-    labels = (("module", module), ("known_by", f"{times} of {len(facts.vmcore.tasks)} tasks are in it"))
-    return Culprit("kernel_function", plain(function), None, labels)
+    frame, tasks = crowd
+    stacks = {tuple(one.address for one in task.stack) for task in tasks}
+    same = "all with one and the same stack" if len(stacks) == 1 else f"with {len(stacks)} different stacks"
+    stem = _stem({task.comm for task in tasks})
+    runs = {task.worker_function for task in tasks if task.worker_function}
+    began = f", started with the thread function {runs.pop()}" if len(runs) == 1 else ""
+    return facts.finding(
+        1.0,
+        f"{len(tasks)} tasks{f' named {stem}' if stem else ''} are in {frame.name}, {same}{began}",
+        tasks[0].comm,
+        {"tasks": len(tasks)},
+        "{task}",
+        ("--stack", str(tasks[0].pid)),
+    )
+
+
+def _taker(facts: Facts, holder: MemoryHolder) -> Culprit | None:
+    """The function whose code takes such memory: the only module's that does, or the one that a task is in."""
+    running = [taker for taker in holder.takers if _inside(facts, taker)]
+    modules = {taker.partition(" [")[2] for taker in holder.takers}
+    if not holder.takers or (len(modules) > 1 and len(running) != 1):
+        return None
+    name, _, module = (*running, *holder.takers)[0].partition(" [")
+    labels = (("module", module.rstrip("]")), *((("cache", holder.name),) if holder.kind == "slab" else ()))
+    return Culprit("kernel_function", plain(name), None, (*labels, ("known_by", _CODE)))
+
+
+def _inside(facts: Facts, function: str) -> Task | None:
+    """A task that is in a function, given as ``function [module]``."""
+    return next((t for t in facts.vmcore.tasks if any(frame.name == function for frame in t.stack)), None)
+
+
+def _at_work(facts: Facts, takers: Sequence[str]) -> tuple[Task, str] | None:
+    """A task in one of the functions, else one in another function of their modules; with that function."""
+    modules = {taker.partition(" [")[2].rstrip("]") for taker in takers}
+    found = [(task, frame) for task in facts.vmcore.tasks for frame in task.stack if frame.module in modules]
+    found.sort(key=lambda one: one[1].name not in takers)
+    return (found[0][0], found[0][1].name) if found else None
+
+
+def _takers(facts: Facts, _: Culprit) -> Finding | None:
+    """Which modules' code takes the memory that is short."""
+    memory = facts.vmcore.memory
+    if memory is None or not memory.holders or not memory.holders[0].takers or not _short(facts):
+        return None
+    takers = memory.holders[0].takers
+    modules = sorted({taker.partition(" [")[2].rstrip("]") for taker in takers})
+    at_work = _at_work(facts, takers)
+    what = f"the cache {memory.holders[0].name}" if memory.holders[0].kind == "slab" else "the page allocator"
+    only = f"only {modules[0]} has" if len(modules) == 1 else f"{', '.join(modules[:_MOST_NAMED])} have"
+    told = (
+        f"of the modules from outside the kernel {only} code that takes from {what}: {', '.join(takers[:_MOST_NAMED])}"
+    )
+    if at_work is not None:
+        told += f"; {at_work[0].name} is in {at_work[1]}"
+    sure = "inferred" if len(modules) == 1 else "hint"
+    return facts.finding(
+        1.0 if len(modules) == 1 else 0.4,
+        f"{told} ({sure})",
+        takers[0].partition(" [")[0],
+        {"modules": len(modules), "functions": len(takers)},
+        show=("--stack", str(at_work[0].pid)) if at_work is not None else (),
+    )
 
 
 def _ranked(facts: Facts, holder: MemoryHolder) -> Culprit:
@@ -99,9 +198,11 @@ def _ranked(facts: Facts, holder: MemoryHolder) -> Culprit:
             return Culprit("kernel_function", _HELD["anonymous"])
     if holder.kind in ("slab", "vmalloc"):
         named = (holder.name,) if holder.kind == "vmalloc" else ()
-        return _filler(facts, holder.name, holder.module, (*holder.functions, *named))
+        filler = _filler(facts, holder.name, holder.module, (*holder.functions, *named))
+        return (_taker(facts, holder) or filler) if filler.name == holder.name else filler
     if holder.kind in _KERNELS_OWN:
-        return _asked_last(facts)
+        asked = _asked_last(facts)
+        return asked if asked.label("module") else _taker(facts, holder) or asked
     if "stack" in holder.kind and (stacks := _of_stacks(facts)) is not None:
         return stacks
     return Culprit("kernel_function", _HELD.get(holder.name, holder.name))
@@ -138,7 +239,7 @@ def _no_memory(facts: Facts, _: Culprit) -> Finding | None:
 def _held(facts: Facts, _: Culprit) -> Finding | None:
     memory = facts.vmcore.memory
     part, size = _largest(memory)
-    if memory is None or not part:
+    if memory is None or not part or not _short(facts):
         return None
     if memory.holders and memory.holders[0].statement:
         holder = memory.holders[0]
@@ -160,7 +261,7 @@ def _held(facts: Facts, _: Culprit) -> Finding | None:
 def _cached(facts: Facts, _: Culprit) -> Finding | None:
     """How much of the slab one cache takes."""
     memory, cache = facts.vmcore.memory, _top_cache(facts.vmcore.memory)
-    if memory is None or cache is None:
+    if memory is None or cache is None or not _short(facts):
         return None
     slab = sum(one.bytes for one in memory.caches) or 1
     merged = f", with {cache.merged} more merged into it" if cache.merged else ""
@@ -184,17 +285,24 @@ def _memory_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
     where = f"{culprit.name} [{module}]" if module else culprit.name
     by = culprit.label("known_by")
     if by == _LAST:
-        return f"The kernel ran out of memory: {where} asked last when nothing was left, and likely took most{told}."
-    if by:
-        return f"The kernel ran out of memory: too many tasks, {by.replace(' in it', f' in {where}')}{told}."
-    if cache == culprit.name and held and held.statement.startswith("vmalloc by "):
-        return f"The kernel ran out of memory: {where} holds most, by vmalloc{told}."
-    if cache and culprit.name != cache:
-        return f"The kernel ran out of memory: {where} is the likely filler of the cache {cache}{told}."
-    if cache:
-        return f"The kernel ran out of memory: the cache {cache} grew{told}."
-    who = culprit.label("task")
-    return f"The kernel ran out of memory: the largest part is {culprit.name}{f', first {who}' if who else ''}{told}."
+        what = f"{where} asked last when nothing was left, and likely took most{told}"
+    elif by == _CODE:
+        task = _inside(facts, f"{culprit.name} [{module}]")
+        runs = f" (run by {task.name})" if task else ""
+        what = f"{where}{runs} most likely took the memory, by its code{told}"
+    elif by:
+        alike = findings.get("alike")
+        what = f"too many tasks, {alike.statement if alike else by.replace(' in it', f' in {where}')}{told}"
+    elif cache == culprit.name and held and held.statement.startswith("vmalloc by "):
+        what = f"{where} holds most, by vmalloc: {held.statement.removeprefix(f'vmalloc by {where}: ')}"
+    elif cache and culprit.name != cache:
+        what = f"{where} is the likely filler of the cache {cache}{told}"
+    elif cache:
+        what = f"the cache {cache} grew{told}"
+    else:
+        who = culprit.label("task")
+        what = f"the largest part is {culprit.name}{f', first {who}' if who else ''}{told}"
+    return f"The kernel ran out of memory: {what}."
 
 
 OUT_OF_MEMORY = Playbook(
@@ -211,10 +319,12 @@ OUT_OF_MEMORY = Playbook(
             Curve((0.2, 0.0), (0.6, 1.0)),
             ask="boot with slub_debug=U: the cache's allocation traces then name who fills it",
         ),
+        Clue("alike", _alike, Curve((0.0, 0.0), (1.0, 0.5))),
+        Clue("takers", _takers, Curve((0.4, 0.0), (1.0, 0.4))),
     ),
     headline=_memory_headline,
     chain=lambda _, c: (
-        f"{c.label('cache') or c.name} took the memory",
+        f"{c.name} took the memory and did not give it back",
         "nothing could be freed",
         "the kernel gave up",
     ),
@@ -225,7 +335,7 @@ OUT_OF_MEMORY = Playbook(
 
 # --- asked for
 
-_ASKED = {"sysrq": 1.0, "requested": 0.85, "warning": 0.55}
+_ASKED = {"sysrq": 1.0, "requested": 0.9, "warning": 0.85}
 
 
 def _host(facts: Facts) -> list[Culprit]:
@@ -274,14 +384,15 @@ _REASONS = frozenset(("hung_task", "soft_lockup", "hard_lockup", "rcu_stall"))
 def _requested_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     who = culprit.label("task")
     by = f" by {who}" if who else ""
+    ran = f", while {who} ran" if who else ""
     if facts.kind == "sysrq":
         why = f": {findings['before'].statement}" if "before" in findings else ""
         return f"The crash was asked for through sysrq{by}{why}."
     where = culprit.label("function")
     at = f" in {where}" if where else ""
     if facts.kind == "warning":
-        return f"A setting (panic_on_warn) turned a warning{at} into a crash{by}."
-    return f"The kernel's code called for the panic itself{at}{by}: {facts.panic.message if facts.panic else ''}."
+        return f"A setting (panic_on_warn) turned a warning{at} into a crash{ran}."
+    return f"The kernel's code called for the panic itself{at}{ran}: {facts.panic.message if facts.panic else ''}."
 
 
 PANIC_REQUESTED = Playbook(
@@ -290,7 +401,7 @@ PANIC_REQUESTED = Playbook(
     prior=0.12,
     suspects=_host,
     clues=(
-        Clue("asked", _asked, Curve((0.0, -3.0), (0.3, 0.0), (0.55, 2.2), (0.85, 3.0), (1.0, 5.0)), needed=True),
+        Clue("asked", _asked, Curve((0.0, -3.0), (0.3, 0.0), (0.85, 4.2), (1.0, 5.0)), needed=True),
         Clue("before", _before, Curve((0.0, 0.0), (1.0, -2.2))),
     ),
     headline=_requested_headline,

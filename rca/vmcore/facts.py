@@ -6,6 +6,7 @@ Everything is computed from a `Vmcore` and from nothing else; every part of it m
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Literal
 
 from rca.ground import numbers
 from rca.model import Finding
-from rca.vmcore.story import Suspect, blame, foreign, suspect
+from rca.vmcore.story import Suspect, blame, foreign, generic, suspect
 from wardround.models.diagnosis import Culprit, Number
 from wardround.models.vmcore import (
     Anomaly,
@@ -31,6 +32,7 @@ from wardround.redaction import redact
 from wardround.shell import command
 
 WaitKind = Literal["mutex", "rwsem", "semaphore", "completion", "io", "rcu", "timer", "event", "running"]
+RECURSION = 4  # times that a function must be on a stack to be taken for what filled it
 LOCKS = frozenset({"mutex", "rwsem", "semaphore"})
 # Which wait a stack shows, by the functions between the scheduler and the caller; the first that matches counts.
 _WAITS: Mapping[WaitKind, re.Pattern[str]] = {
@@ -109,17 +111,43 @@ class Facts:
     @cached_property
     def accused(self) -> Suspect | None:
         """The frame that the crash's stack accuses; a report that names a function itself is believed first."""
-        panic = self.panic
         if (tracked := self._tracked) is not None:
             return Suspect(tracked, (), "where the kernel recorded the object's last change of hands")
+        if (recursing := self._recursing) is not None:
+            return recursing
         if self.jumped:
-            found = suspect(self.stack, self.foreign, unsure=True)
+            known = tuple(frame for frame in self.stack if not frame.function.startswith("0x"))
+            found = suspect(known, self.foreign, unsure=True) or self._work
         else:
             found = suspect(self.stack, self.foreign) or self._work or blame(self.stack, self.foreign)
-        if panic is not None and panic.function and (found is None or self._named):
-            named = suspect((StackFrame(panic.function, module=panic.module),), self.foreign)
+        frame = self._told
+        if frame is not None and (found is None or self._named):
+            named = suspect((frame,), self.foreign)
             return named or found
         return found
+
+    @cached_property
+    def _recursing(self) -> Suspect | None:
+        """What fills an overrun stack: the function that stands there most often, not the one that hit its end."""
+        frames = [frame for frame in self.stack if frame.sure and not generic(frame)]
+        counts = Counter((frame.function, frame.module) for frame in frames)
+        if self.kind not in ("stack_overflow", "double_fault") or not counts:
+            return None
+        most, times = counts.most_common(1)[0]
+        if times < RECURSION:
+            return None
+        frame = next(frame for frame in frames if (frame.function, frame.module) == most)
+        return Suspect(frame, (), f"the function that is {times} times on the stack")
+
+    @cached_property
+    def _told(self) -> StackFrame | None:
+        """The function that a checker's own report names, which may not be where the kernel stopped later; else the
+        panic's."""
+        if self._named and self.report is not None and not self.report.fatal and self.report.function:
+            return StackFrame(self.report.function, module=self.report.module)
+        if self.panic is not None and self.panic.function and not self.panic.function.startswith("0x"):
+            return StackFrame(self.panic.function, module=self.panic.module)
+        return None
 
     @cached_property
     def _work(self) -> Suspect | None:
@@ -130,8 +158,10 @@ class Facts:
         running = next((item for item in self.vmcore.work if task is not None and item.task == task), None)
         if not work and running is not None:
             work, module = running.function, running.module
-        frame = StackFrame(work, module=module)
-        return Suspect(frame, (), "the work item that ran") if work and suspect((frame,), self.foreign) else None
+        frame, why = StackFrame(work, module=module), "the work item that ran"
+        if not work and (ran := self.vmcore.task(task)) is not None:
+            frame, why = StackFrame(ran.worker_function), "the function that the thread runs"
+        return Suspect(frame, (), why) if frame.function and suspect((frame,), self.foreign) else None
 
     @cached_property
     def earlier(self) -> bool:
@@ -210,9 +240,12 @@ class Facts:
         """Anomalies whose kind holds one of these words."""
         return tuple(a for a in self.vmcore.anomalies if any(word in a.kind.lower() for word in words))
 
-    def cycle(self) -> LockCycle | None:
+    def cycle(self, spinning: bool = False) -> LockCycle | None:
+        """The surest cycle of tasks that wait for each other: asleep, or `spinning` for spinlocks alone."""
         order: tuple[Certainty, ...] = ("read", "derived", "inferred", "hint")
-        return min(self.vmcore.cycles, key=lambda cycle: order.index(cycle.certainty), default=None)
+        spinlocks = {lock.address for lock in self.vmcore.locks if lock.kind == "spinlock"}
+        found = [cycle for cycle in self.vmcore.cycles if spinlocks.issuperset(cycle.locks) == spinning]
+        return min(found, key=lambda cycle: order.index(cycle.certainty), default=None)
 
     def finding(
         self,

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from rca.model import Curve, Finding
-from rca.vmcore.facts import Facts, function_of
+from rca.vmcore.facts import RECURSION, Facts, function_of
 from rca.vmcore.playbook import TREATMENT, Clue, Playbook
-from rca.vmcore.story import generic
+from rca.vmcore.story import generic, telling
 from wardround.models.diagnosis import Culprit
 from wardround.models.vmcore import Anomaly, StackFrame, plain
 
@@ -40,7 +40,9 @@ FITS: Mapping[str, Mapping[str, float]] = {
 # Classes of reports that an instruction made which could not be executed, or an assertion.
 OOPSES = frozenset(("null_pointer", "bad_pointer", "general_protection", "bug", "divide", "invalid_opcode"))
 _FIT = Curve((0.0, -4.0), (0.25, -1.5), (0.5, 0.6), (0.8, 2.0), (1.0, 4.0))
+_NO_PLACE = ("oom", "hung_task", "sysrq")  # the stack is of who noticed, or of who asked for the crash
 _BAD_ACCESS = ("general_protection", "bad_pointer", "null_pointer", "unknown")
+_ALLOCATOR = re.compile(r"_{0,3}(?:kmem_|slab_|kmalloc|kfree|get_freepointer|deactivate_slab|rmqueue|free_unref)")
 _VARIABLE = re.compile(r"([A-Za-z_]\w*) at 0x")
 _NEAR_NULL = 16 * 4096
 _ERRORS = (1 << 64) - 4096
@@ -71,7 +73,7 @@ def _accused(facts: Facts) -> list[Culprit]:
 def _function(facts: Facts, culprit: Culprit) -> Finding | None:
     """Where on the stack the accused stands: the closer to the fault, the surer."""
     found = facts.accused
-    if found is None:
+    if found is None or facts.kind in _NO_PLACE:
         return None
     passed = f" after {', '.join(dict.fromkeys(found.passed))}" if found.passed else ""
     return facts.finding(
@@ -173,6 +175,25 @@ def _poison(facts: Facts, _: Culprit) -> Finding | None:
     return facts.finding(1.0, f"{where} {value:#x}, {words}", f"{value:016x}", {"places": len(seen)})
 
 
+def _free_list(facts: Facts, _: Culprit) -> Finding | None:
+    """Whether the allocator itself used the bad pointer: it follows links that lie in free objects."""
+    at = next((frame for frame in facts.stack if frame.exception), None)
+    if facts.kind not in _BAD_ACCESS or at is None or _ALLOCATOR.match(at.function) is None:
+        return None
+    told = f"the allocator itself met the bad pointer, in {at.function}: what lies in a free object was overwritten"
+    return facts.finding(1.0, told, at.function, show=facts.show_stack())
+
+
+def _freed_object(facts: Facts, _: Culprit) -> Finding | None:
+    """Registers of the fault that point to an object which was free again."""
+    context = facts.context
+    if context is None or "a freed object" not in context.meaning:
+        return None
+    told = next(part for part in context.meaning.split("; ") if "a freed object" in part)
+    told = told if " points to " in told else f"the faulting address is in {told}"
+    return facts.finding(1.0, told, "RAX:", show=facts.show_stack())
+
+
 def _tracked(facts: Facts, _: Culprit) -> Finding | None:
     """Who allocated and freed the object, where a checker recorded it."""
     report = facts.report
@@ -190,7 +211,7 @@ def _recursion(facts: Facts, _: Culprit) -> Finding | None:
     if not counts:
         return None
     name, times = counts.most_common(1)[0]
-    if times < 4:
+    if times < RECURSION:
         return None
     told = f"{name} is {times} times on the stack"
     return facts.finding(float(times), told, name.split()[0], {"times": times}, show=facts.show_stack())
@@ -228,6 +249,17 @@ def _where(culprit: Culprit) -> str:
     return f"{culprit.name} [{module}]" if module else culprit.name
 
 
+def _called_by(facts: Facts, culprit: Culprit) -> str:
+    """The caller where it is of another module: that one may have handed over what is bad."""
+    frames = list(telling(facts.stack))
+    at = next((n for n, frame in enumerate(frames) if plain(frame.function) == culprit.name), None)
+    module = culprit.label("module")
+    if at is None or not module:
+        return ""
+    caller = next((frame for frame in frames[at + 1 :] if frame.module not in ("", module)), None)
+    return f", called by {caller.name}," if caller is not None else ""
+
+
 def _task(facts: Facts) -> str:
     return f", while {facts.who()} ran" if facts.who() else ""
 
@@ -235,8 +267,9 @@ def _task(facts: Facts) -> str:
 def _null_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     address = findings.get("address")
     told = f": {address.statement}" if address else ""
+    by = _called_by(facts, culprit)
     what = "an error code as a pointer" if "taken for a pointer" in told and "null" not in told else "a null pointer"
-    return f"{_where(culprit)} followed {what}{_task(facts)}{told}.{_end(findings)}"
+    return f"{_where(culprit)}{by} followed {what}{_task(facts)}{told}.{_end(findings)}"
 
 
 def _end(findings: Mapping[str, Finding]) -> str:
@@ -250,12 +283,32 @@ def _corruption_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, 
     if facts.kind == "slab_corruption" and "tracked" in findings:
         what = "last handled a slab object that was then overwritten or freed again"
     poison = findings.get("poison")
-    told = f": {poison.statement}" if poison and poison.value > 0 else ""
+    told = f": {poison.statement}" if poison and poison.value > 0 else _stale(facts, findings)
+    if facts.jumped and facts.context is not None and facts.kind in _BAD_ACCESS:
+        return f"{_where(culprit)} lost its way{_task(facts)}: the CPU ran at {_astray(facts)}{told}.{_end(findings)}"
     if (forbidden := findings.get("forbidden")) is not None:
         what, told = "accessed memory that it must not write", f": {forbidden.statement}"
-    return f"{_where(culprit)} {what}{_task(facts)}{told}.{_end(findings)}"
+    return f"{_where(culprit)}{_called_by(facts, culprit)} {what}{_task(facts)}{told}.{_end(findings)}"
 
 
+def _stale(facts: Facts, findings: Mapping[str, Finding]) -> str:
+    """What still points to freed memory, where that is what was met."""
+    found = findings.get("freed_object") or findings.get("free_list")
+    kept = next((a for a in facts.anomalies("freed_object") if a.certainty in ("read", "derived")), None)
+    parts = [found.statement] if found else []
+    parts += [kept.statement] if kept and facts.kind in _MET_FREED else []
+    return f": {'; '.join(parts)}" if parts else ""
+
+
+def _astray(facts: Facts) -> str:
+    """Where the CPU was without code."""
+    context = facts.context
+    assert context is not None
+    address = context.registers.get("RIP", 0)
+    return f"{address:#x}, which is no code" + (f" ({context.meaning})" if context.meaning else "")
+
+
+_MET_FREED = ("slab_corruption", "use_after_free", "list_corruption", "general_protection", "bad_pointer", "refcount")
 _CORRUPTED = {
     "use_after_free": "used memory that had been freed",
     "out_of_bounds": "accessed memory outside an object",
@@ -296,7 +349,7 @@ def _refcount_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Fi
         "saturated": "used a reference count that is out of range",
         "addition on 0": "took a reference on an object already released",
         "overflow": "took more references than a count holds",
-    }.get(how, "broke a reference count or a state")
+    }.get(how, "divided by zero" if facts.kind == "divide" else "broke a reference count or a state")
     objects = findings.get("objects")
     told = f": {objects.statement}" if objects else ""
     return f"{_where(culprit)} {words}{_task(facts)}{told}."
@@ -331,6 +384,8 @@ MEMORY_CORRUPTION = Playbook(
             ask="boot with slub_debug=FZPU or a KASAN kernel: the first wrong access is then named",
         ),
         Clue("forbidden", _forbidden, Curve((0.0, 0.0), (1.0, 3.0))),
+        Clue("free_list", _free_list, Curve((0.0, 0.0), (1.0, 1.8))),
+        Clue("freed_object", _freed_object, Curve((0.0, 0.0), (1.0, 1.0))),
         Clue("tracked", _tracked, Curve((0.0, 0.0), (1.0, 1.0))),
         Clue("recursion", _recursion, Curve((4.0, 0.3), (16.0, 1.2))),
         _anomalies("poison", "list", "freed", "redzone", "canary", "slab", "stack"),

@@ -40,7 +40,7 @@ def told(facts: Facts) -> Crash:
 def _stacks(facts: Facts) -> Iterator[CrashStack]:
     """The tasks of a cycle, or who blocks the others, or the task in which it arose."""
     vmcore = facts.vmcore
-    cycle = facts.cycle()
+    cycle = facts.cycle() or facts.cycle(spinning=True)
     about = [*cycle.tasks] if cycle is not None else []
     if not about and facts.kind == "hung_task":
         about = [blocker.task for blocker in vmcore.blockers[:1]] or [task.address for task in facts.hung()[:1]]
@@ -73,13 +73,14 @@ def _waits(vmcore: Vmcore) -> Iterator[str]:
         for n, (task, address) in enumerate(zip(cycle.tasks, cycle.locks, strict=False)):
             ringed.add(address)
             owner = cycle.tasks[(n + 1) % len(cycle.tasks)]
-            holder = f"held by {_name(vmcore, owner)}{_doubt(cycle.certainty)}"
-            yield f"{_name(vmcore, task)} waits for {lock_words(locks.get(address))}, {holder}"
+            lock = locks.get(address)
+            holder = f"{bond(lock)} {_name(vmcore, owner)}{_doubt(cycle.certainty)}"
+            yield f"{_name(vmcore, task)} {waits_for(lock)} {lock_words(lock)}, {holder}"
     held = [lock for lock in vmcore.locks if lock.owner is not None and lock.waiters and lock.address not in ringed]
     for lock in sorted(held, key=lambda lock: -len(lock.waiters)):
         first, more = _name(vmcore, lock.waiters[0]), len(lock.waiters) - 1
-        waiting = f"{first} and {more} more wait" if more else f"{first} waits"
-        yield f"{waiting} for {lock_words(lock)}, held by {_name(vmcore, lock.owner)}{_doubt(lock.certainty)}"
+        waiting = f"{first} and {more} more wait for" if more else f"{first} {waits_for(lock)}"
+        yield f"{waiting} {lock_words(lock)}, {bond(lock)} {_name(vmcore, lock.owner)}{_doubt(lock.certainty)}"
     for lock in vmcore.locks:
         if lock.owner is None and lock.waiters and ENDED in lock.state:
             yield f"{_name(vmcore, lock.waiters[0])} waits for {lock_words(lock)}; {lock.state}"
@@ -96,6 +97,17 @@ def lock_words(lock: Lock | None) -> str:
     if lock.symbol:
         return f"{lock.kind} {lock.symbol}"
     return f"{lock.kind} at {lock.address:#x}" if lock.address >= _PAGE else f"a {lock.kind}"
+
+
+def bond(lock: Lock | None) -> str:
+    """Return what ties a lock to the task named after it: a completion and a wait queue are held by nobody."""
+    kind = lock.kind if lock is not None else ""
+    return {"completion": "to be completed by", "wait_queue": "to be woken by"}.get(kind, "held by")
+
+
+def waits_for(lock: Lock | None) -> str:
+    """Return what a task does about a lock."""
+    return "spins for" if lock is not None and lock.kind == "spinlock" else "waits for"
 
 
 def _name(vmcore: Vmcore, address: int | None) -> str:

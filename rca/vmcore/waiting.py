@@ -1,4 +1,4 @@
-"""Playbooks of waiting: a cycle of sleeping locks, a wait that never ends, a CPU that spins.
+"""Playbooks of waiting: a cycle of sleeping locks, a wait that never ends.
 
 A cycle read from a dump is proof. From a log alone a cycle is only likely: every hung task waits for a lock and none
 for anything else. Where one waits for something that is no lock, the others may simply queue behind it.
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rca.model import Curve, Finding
-from rca.vmcore.facts import LOCKS, Facts, Wait, WaitKind, function_of, waits
+from rca.vmcore.facts import LOCKS, Facts, Wait, WaitKind, waits
 from rca.vmcore.playbook import TREATMENT, Clue, Playbook
 from rca.vmcore.story import blame
+from rca.vmcore.told import bond, waits_for
 from wardround.models.diagnosis import Culprit
-from wardround.models.vmcore import Lock, LockCycle, Task, plain
+from wardround.models.vmcore import Lock, LockCycle, RootBlocker, Task, plain
 
 _SURE = {"read": 1.0, "derived": 1.0, "inferred": 0.85, "hint": 0.75}
 _MOST_NAMED = 4
@@ -24,8 +25,6 @@ _LOCK_WAITS: Mapping[str, WaitKind] = {
     "completion": "completion",
     "wait_queue": "event",
 }
-_CALLS_TO_CPUS = ("smp_call_function", "csd_lock_wait", "generic_exec_single", "on_each_cpu")
-_LOCKUPS = {"soft_lockup": 1.0, "hard_lockup": 1.0, "rcu_stall": 0.85}
 
 
 def _waiting(facts: Facts, task: Task) -> Wait:
@@ -33,6 +32,8 @@ def _waiting(facts: Facts, task: Task) -> Wait:
     shown = waits(task.stack)
     lock = next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
     kind = _LOCK_WAITS.get(lock.kind) if lock else None
+    if shown.kind == "rcu":
+        return shown  # a grace period is waited for by a completion of its own
     return Wait(kind, shown.caller, shown.through) if kind else shown
 
 
@@ -62,7 +63,7 @@ def _together(facts: Facts, tasks: list[Task]) -> Culprit:
 # --- deadlock
 
 
-def _cycle_tasks(facts: Facts, cycle: LockCycle) -> list[Task]:
+def cycle_tasks(facts: Facts, cycle: LockCycle) -> list[Task]:
     return [task for address in cycle.tasks if (task := facts.vmcore.task(address)) is not None]
 
 
@@ -72,7 +73,7 @@ def _lock_waiters(facts: Facts) -> list[Task]:
 
 def _deadlocked(facts: Facts) -> list[Culprit]:
     cycle = facts.cycle()
-    if cycle is not None and (tasks := _cycle_tasks(facts, cycle)):
+    if cycle is not None and (tasks := cycle_tasks(facts, cycle)):
         return [_together(facts, tasks)]
     waiting = _lock_waiters(facts)
     return [_together(facts, _likely_members(facts, waiting)[:_MOST_NAMED])] if waiting else []
@@ -91,7 +92,7 @@ def _cycle(facts: Facts, _: Culprit) -> Finding | None:
     """The cycle itself, or from a log alone how far the hung tasks look like one."""
     cycle = facts.cycle()
     if cycle is not None:
-        return _told_cycle(facts, cycle)
+        return told_cycle(facts, cycle)
     if facts.vmcore.header.tier != "log" and "locks" in " ".join(facts.vmcore.ran):
         return facts.finding(0.0, "the lock graph of the dump holds no cycle", "locks")
     hung = facts.hung()
@@ -105,25 +106,25 @@ def _cycle(facts: Facts, _: Culprit) -> Finding | None:
     rest = "none waits for anything else" if not others else f"{others} more for something that is no lock"
     return facts.finding(
         value,
-        f"{_count(len(waiting), 'hung task')} in all wait for sleeping locks, "
-        f"at {_count(len(places), 'place')} in the code; {rest}",
+        f"{count(len(waiting), 'hung task')} in all wait for sleeping locks, "
+        f"at {count(len(places), 'place')} in the code; {rest}",
         "blocked for more than",
         {"waiting_for_locks": len(waiting), "others": others, "places": len(places)},
         "{task}",
     )
 
 
-def _told_cycle(facts: Facts, cycle: LockCycle) -> Finding:
+def told_cycle(facts: Facts, cycle: LockCycle) -> Finding:
     locks = {lock.address: lock for lock in facts.vmcore.locks}
     parts = []
     for n, (address, lock_address) in enumerate(zip(cycle.tasks, cycle.locks, strict=False)):
         task, owner = facts.vmcore.task(address), facts.vmcore.task(cycle.tasks[(n + 1) % len(cycle.tasks)])
         lock = locks.get(lock_address)
-        parts.append(f"{_name(task)} waits for {_lock_name(lock)} held by {_name(owner)}")
+        parts.append(f"{_name(task)} {waits_for(lock)} {lock_name(lock)} {bond(lock)} {_name(owner)}")
     told = "likely " if cycle.certainty in ("hint", "inferred") else ""
     return facts.finding(
         _SURE[cycle.certainty],
-        f"a {told}cycle of {_count(len(cycle.tasks), 'task')}: " + "; ".join(parts),
+        f"a {told}cycle of {count(len(cycle.tasks), 'task')}: " + "; ".join(parts),
         "owned by task" if facts.vmcore.header.tier == "log" else "locks",
         {"tasks": len(cycle.tasks), "bystanders": len(cycle.bystanders)},
         "{task}",
@@ -131,7 +132,7 @@ def _told_cycle(facts: Facts, cycle: LockCycle) -> Finding:
     )
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
@@ -139,7 +140,7 @@ def _name(task: Task | None) -> str:
     return task.name if task else "a task not found"
 
 
-def _lock_name(lock: Lock | None) -> str:
+def lock_name(lock: Lock | None) -> str:
     if lock is None:
         return "a lock"
     return f"{lock.kind} {lock.symbol}" if lock.symbol else f"a {lock.kind}"
@@ -154,7 +155,7 @@ def _reported_hung(facts: Facts, _: Culprit) -> Finding | None:
     names = ", ".join(task.name for task in hung[:_MOST_NAMED])
     return facts.finding(
         1.0,
-        f"{_count(len(hung), 'task')} in uninterruptible sleep for {longest:.0f} s or more: {names}",
+        f"{count(len(hung), 'task')} in uninterruptible sleep for {longest:.0f} s or more: {names}",
         "blocked for more than",
         {"tasks": len(hung), "seconds": longest},
         "s",
@@ -253,14 +254,7 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
         return None
     behind = next((b for b in facts.vmcore.blockers if b.task == task.address and b.waiters), None)
     if behind is not None:
-        return facts.finding(
-            1.0,
-            f"{task.name} holds a lock that {_count(len(behind.waiters), 'task')} wait for and {behind.doing}",
-            task.comm,
-            {"waiters": len(behind.waiters)},
-            "{task}",
-            ("--stack", str(task.pid)),
-        )
+        return _root_blocker(facts, task, behind)
     wait = _waiting(facts, task)
     words = {
         "completion": "a completion that is not signalled",
@@ -271,16 +265,41 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
         "running": "nothing: its stack shows no wait",
     }.get(wait.kind, f"a {wait.kind}")
     value = 0.0 if wait.kind in LOCKS else 0.5 if wait.kind in ("running", "timer") else 1.0
+    if wait.kind == "semaphore":  # it has no owner: whoever should raise it may long be gone
+        value, words = (0.5, words) if facts.vmcore.header.tier == "log" else (1.0, _unheld(facts, task))
     caller = _caller(facts, task) or (wait.caller.name if wait.caller else "")
     told = f"{task.name} waits for {words}" + (f", in {caller}" if caller else "")
     return facts.finding(value, told, f"{task.comm}:{task.pid}", show=("--stack", str(task.pid)))
 
 
+def _unheld(facts: Facts, task: Task) -> str:
+    """A semaphore, in words, that no task is known to hold."""
+    lock = next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
+    state = f" ({lock.state})" if lock is not None and lock.state else ""
+    return f"{lock_name(lock)}{state}, which no task that lives is seen to hold"
+
+
+def _root_blocker(facts: Facts, task: Task, behind: RootBlocker) -> Finding:
+    """Others wait for a task that itself waits for none of them: what ties them to it, and what it does instead."""
+    held = next((lock for lock in facts.vmcore.locks if behind.locks and lock.address == behind.locks[0]), None)
+    caller = _caller(facts, task)
+    where = f", in {caller}," if caller else ""
+    waiters = count(len(behind.waiters), "task")
+    wait = "waits" if len(behind.waiters) == 1 else "wait"
+    if held is not None and held.kind in ("completion", "wait_queue"):
+        told = f"{waiters} {wait} for {lock_name(held)}, {bond(held)} {task.name}, which{where} {behind.doing}"
+    else:
+        holds = {"inferred": "most likely holds", "hint": "may hold"}.get(behind.certainty, "holds")
+        lock = lock_name(held).removeprefix("a ")
+        told = f"{task.name}{where} {holds} the {lock} that {waiters} {wait} for, and {behind.doing}"
+    return facts.finding(1.0, told, task.comm, {"waiters": len(behind.waiters)}, "{task}", ("--stack", str(task.pid)))
+
+
 def _hung_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
     wait = findings.get("waits_for")
-    told = wait.statement.partition(" waits for ")[2] if wait else "something that does not come"
-    if wait and "holds a lock" in wait.statement:
+    if wait and "waiters" in wait.values:
         return f"{wait.statement}."
+    told = wait.statement.partition(" waits for ")[2] if wait else "something that does not come"
     waited = findings["hung"].values.get("seconds") or 0.0
     since = f" for more than {waited:.0f} s" if waited else ""
     return f"{culprit.name} (pid {culprit.pid}) waits{since} for {told}."
@@ -313,117 +332,4 @@ HUNG_TASK = Playbook(
 )
 
 
-# --- a CPU that spins
-
-
-def _spinning(facts: Facts) -> list[Culprit]:
-    if facts.kind not in _LOCKUPS and not any(lock.kind == "spinlock" for lock in facts.vmcore.locks):
-        return []
-    guilty = _running_holder(facts) or _deaf_spinner(facts)
-    found = blame(guilty.stack, facts.foreign) if guilty else facts.accused
-    return [function_of(found.frame)] if found else [Culprit("kernel_function", "unknown function")]
-
-
-def _running_holder(facts: Facts) -> Task | None:
-    """Who holds the lock that the reported CPU spins for and runs on, spinning for none: the one that does not let go.
-
-    An owner that is only a hint is left out.
-    """
-    locks = [lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and lock.waiters]
-    spinning = {task for lock in locks for task in lock.waiters}
-    stuck = facts.panic.task if facts.panic else None
-    lock = next((lock for lock in locks if stuck in lock.waiters and lock.certainty != "hint"), None)
-    owner = facts.vmcore.task(lock.owner) if lock else None
-    return owner if owner is not None and owner.on_cpu and owner.address not in spinning else None
-
-
-def _deaf_spinner(facts: Facts) -> Task | None:
-    """Who spins on another CPU with interrupts off, where the reported CPU only waits for that one's answer."""
-    at = next((frame for frame in facts.stack if frame.exception), None)
-    if at is None or not plain(at.function).startswith(_CALLS_TO_CPUS):
-        return None
-    stuck = facts.panic.task if facts.panic else None
-    waiters = (
-        facts.vmcore.task(task) for lock in facts.vmcore.locks if lock.kind == "spinlock" for task in lock.waiters
-    )
-    return next((task for task in waiters if task is not None and task.on_cpu and task.address != stuck), None)
-
-
-def _lockup(facts: Facts, _: Culprit) -> Finding | None:
-    seconds = facts.report.detail("seconds") if facts.report else ""
-    return facts.first_report(_LOCKUPS.get(facts.kind, 0.0), {"seconds": float(seconds)} if seconds else None, _LOCKUPS)
-
-
-def _spins(facts: Facts, _: Culprit) -> Finding | None:
-    """Whether the stuck CPU waits for a spinlock or runs the accused itself."""
-    at = next((frame for frame in facts.stack if frame.exception), None)
-    if at is None:
-        return None
-    name = plain(at.function)
-    for_lock = name.startswith(("native_queued", "queued_", "_raw_", "__pv_queued", "pv_", "do_raw", "__raw"))
-    words = "waits for a spinlock" if for_lock else "runs"
-    also = facts.report.detail("also") if facts.report else ""
-    more = f"; as stuck at the same time: {also}" if also else ""
-    return facts.finding(1.0, f"the stuck CPU {words} at {at.name}{more}", at.function, show=facts.show_stack())
-
-
-def _busy(facts: Facts, _: Culprit) -> Finding | None:
-    """Locks that CPUs spin for, from the dump."""
-    locks = [lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and lock.waiters]
-    if not locks:
-        return None
-    spinners = sum(len(lock.waiters) for lock in locks)
-    named = ", ".join(_held_by(facts, lock) for lock in locks[:_MOST_NAMED])
-    return facts.finding(
-        1.0,
-        f"{_count(spinners, 'task')} spin{'s' * (spinners == 1)} for {_count(len(locks), 'spinlock')}: {named}",
-        "spinlock",
-        {"spinners": spinners, "locks": len(locks)},
-        "{task}",
-        ("--lock", f"{locks[0].address:#x}"),
-    )
-
-
-def _held_by(facts: Facts, lock: Lock) -> str:
-    owner = facts.vmcore.task(lock.owner)
-    if owner is None:
-        return _lock_name(lock)
-    return f"{_lock_name(lock)} held by {owner.name} ({lock.certainty})"
-
-
-def _lockup_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
-    report = facts.report
-    module = f" [{culprit.label('module')}]" if culprit.label("module") else ""
-    seconds = report.detail("seconds") if report else ""
-    spins = findings.get("spins")
-    lock = spins is not None and "spinlock" in spins.statement
-    also = report.detail("also") if report else ""
-    who = f" by {facts.who()}" + (f" and {also}" if also else "") if facts.who() else ""
-    holder = _running_holder(facts)
-    if holder is not None:
-        return f"{culprit.name}{module}, run by {holder.name}, holds a spinlock for which {facts.who()} spins."
-    spinner = _deaf_spinner(facts)
-    if spinner is not None:
-        return (
-            f"{culprit.name}{module}, run by {spinner.name}, waits for a spinlock that is never released; "
-            f"{facts.who()} waited for that CPU to answer."
-        )
-    how = "waits for a spinlock that is never released" if lock else "does not let go of the CPU"
-    return f"{culprit.name}{module}, called{who}, {how}" + (f": stuck for {seconds} s." if seconds else ".")
-
-
-LOCKUP = Playbook(
-    fault="kernel.lockup",
-    culprit="kernel_function",
-    prior=0.12,
-    suspects=_spinning,
-    clues=(
-        Clue("reported", _lockup, Curve((0.0, -3.0), (0.85, 2.8), (1.0, 3.5)), needed=True),
-        Clue("spins", _spins, Curve((0.0, 0.0), (1.0, 0.8)), ask="where the other CPUs were: the dump knows"),
-        Clue("busy", _busy, Curve((0.0, 0.0), (1.0, 1.2))),
-    ),
-    headline=_lockup_headline,
-    chain=lambda _, c: (f"{c.name} spins with preemption or interrupts off", "nothing else runs on that CPU"),
-    symptoms=("kernel.hung_task", "kernel.panic_requested"),
-)
-PLAYBOOKS = (DEADLOCK, HUNG_TASK, LOCKUP)
+PLAYBOOKS = (DEADLOCK, HUNG_TASK)

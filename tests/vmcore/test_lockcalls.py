@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from drgn import Program, Symbol, SymbolBinding, SymbolKind
 
-from collectors.vmcore.lockcalls import Code, Function
+from collectors.vmcore.lockcalls import Code
+from collectors.vmcore.machinecode import Function
 from tests.vmcore.opened import program
 
 TEXT = 0xFFFFFFFFA0000000

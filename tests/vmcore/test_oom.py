@@ -61,3 +61,13 @@ def test_vmalloc_s_callers_add_up_to_its_counter(vmcores: Vmcores, series: str) 
     pages = dump.prog.read_u64(dump.prog.symbol("nr_vmalloc_pages").address)
     assert sum(size for _, _, size in found) == pytest.approx(pages * 4096, rel=0.1)
     assert all(size > 0 and function for function, _, size in found)
+
+
+def test_a_cache_of_no_module_is_told_by_what_its_objects_point_to_or_hold_alike() -> None:
+    memory = MemoryUse(1000 * MIB)
+    sockets = cache("UDP", 200 * MIB, sampled=100, owners=(("sock_def_readable", 99), ("late", 5)), alike="same")
+    letters = cache("kmalloc-512", 100 * MIB, sampled=100, alike="99 of 100 sampled hold the text “MAIL” at 0x8")
+    first, second = holders(memory, [sockets, letters], (), {})
+    assert ", most point to sock_def_readable" in first.statement
+    assert "late" not in first.statement
+    assert ", alike: 99 of 100 sampled hold the text “MAIL” at 0x8" in second.statement

@@ -8,6 +8,7 @@ import pytest
 
 from collectors.vmcore.addresses import classify, meaning
 from collectors.vmcore.fromlog import first_cause, from_log, read_log
+from collectors.vmcore.oomlog import memory
 from collectors.vmcore.reports import reports
 from wardround.models.vmcore import LogLine, Report
 
@@ -249,6 +250,14 @@ def test_memory_of_an_oom_report() -> None:
     assert memory.total == 2096984 * 4096
     assert dict(memory.parts)["anonymous"] == (412 + 1931022) * 4096
     assert memory.largest_tasks[0] == (7310, 1902344 * 4096)
+
+
+def test_stacks_of_all_nodes_are_a_part_of_memory() -> None:
+    node = "Node {} active_anon:8kB inactive_anon:0kB unevictable:0kB kernel_stack:{}kB pagetables:104kB"
+    told = ("x invoked oom-killer: gfp_mask=0xcc0", "active_anon:2 free:9", node.format(0, 300), node.format(1, 700))
+    found = memory([LogLine(0.0, text) for text in told])
+    assert found is not None
+    assert dict(found.parts)["kernel_stacks"] == 1000 * 1024
 
 
 def test_addresses_are_explained() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from collectors.vmcore.modules import address_map
-from collectors.vmcore.owners import OwnerFinder
+from collectors.vmcore.owners import OwnerFinder, alike
 from collectors.vmcore.slab import read_slab
 from collectors.vmcore.slabs import slabs
 from tests.vmcore.conftest import SERIES, Vmcores
@@ -50,3 +51,13 @@ def test_slab_debugging_names_who_allocated(vmcores: Vmcores, series: str) -> No
     sampled = [cache for cache in read_slab(opened(vmcores.get("uaf", series).path)) if cache.sampled]
     allocators = {cache.name: cache.allocators[0][0] for cache in sampled if cache.allocators}
     assert allocators["kernfs_node_cache"].startswith("__kernfs_new_node")
+
+
+def test_what_nearly_all_objects_hold_is_told_texts_first() -> None:
+    objects = np.zeros((20, 4), np.uint64)
+    objects[:, 0] = np.arange(20)
+    objects[:, 1] = 0x4D41494C
+    objects[:19, 2] = int.from_bytes(b"the mail", "little")
+    assert alike(objects) == "19 of 20 sampled hold the text “the mail” at 0x10"
+    assert alike(objects[:, :2]) == "20 of 20 sampled hold 0x4d41494c at 0x8"
+    assert alike(objects[:, :1]) == alike(objects[:1]) == ""

@@ -69,7 +69,8 @@ class LogLine:
 class StackFrame:
     """One frame, innermost first in a stack. `module` is empty for the kernel itself; `file` and `line` need debug
     information. `exception` marks the frame whose registers the exception saved; `sure` is False where the unwinder
-    guessed (the log's frames with a question mark)."""
+    guessed (the log's frames with a question mark). `jumped` marks a function that ended by jumping into the frame
+    above it and left none itself: its code and its caller's tell it."""
 
     function: str
     offset: int = 0
@@ -80,6 +81,7 @@ class StackFrame:
     exception: bool = False
     sure: bool = True
     variables: tuple[tuple[str, str], ...] = ()
+    jumped: bool = False
 
     @property
     def name(self) -> str:
@@ -223,7 +225,8 @@ class CacheUse:
     names them, those of `module` first. `owners` names functions or variables that its objects point to, with how many
     of `sampled` do, `allocators` the functions that allocated them (where slab debugging stores that). `variables`
     of modules point to the cache or to its objects. `module` is the one that the objects are of, empty where unknown
-    or the kernel itself; `certainty` is of that: inferred where only variables that reach the objects tell it."""
+    or the kernel itself; `certainty` is of that: inferred where only variables that reach the objects tell it. `alike`
+    is what nearly all sampled objects hold at the same place, in words."""
 
     name: str
     address: int
@@ -240,13 +243,15 @@ class CacheUse:
     allocators: tuple[tuple[str, int], ...] = ()
     variables: tuple[str, ...] = ()
     certainty: Certainty = "derived"
+    alike: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryHolder:
     """Who holds memory, ranked: `kind` is ``slab``, ``process``, ``vmalloc``, or a part of `MemoryUse.parts`; `name`
     the cache (its alias where merged), the process' task address in hexadecimal, the function that allocated, or the
-    part. `share` is of all memory; `functions` are those its objects point to or that allocated them."""
+    part. `share` is of all memory; `functions` are those its objects point to or that allocated them, `takers` those of
+    modules whose code takes such memory, where nothing surer is known."""
 
     kind: str
     name: str
@@ -256,6 +261,7 @@ class MemoryHolder:
     functions: tuple[str, ...] = ()
     statement: str = ""
     certainty: Certainty = "derived"
+    takers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
