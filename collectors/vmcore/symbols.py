@@ -13,6 +13,7 @@ VARIABLES: dict[str, str] = {
     "__per_cpu_offset": "unsigned long [8192]",
     "btf_idr": "struct idr",
     "contig_page_data": "struct pglist_data",
+    "crash_notes": "note_buf_t *",
     "crashing_cpu": "int",
     "high_memory": "void *",
     "init_mm": "struct mm_struct",
