@@ -176,8 +176,9 @@ def _places(raw: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
         pass
     if not starts:
         raise KallsymsError("kallsyms' names are missing")
-    markers = raw[-(-at // 8) * 8 :][:8]
-    sound = len(starts) == count and (count <= _MARKED or markers == struct.pack("<II", 0, marked))
+    wanted = struct.pack("<II", 0, marked)
+    aligned = any(raw[-(-at // step) * step :].startswith(wanted) for step in (8, 4))
+    sound = len(starts) == count and (count <= _MARKED or aligned)
     return np.frombuffer(starts, np.int64), np.frombuffer(lengths, np.int64), sound
 
 
@@ -215,15 +216,19 @@ def _names(
 
 
 def _addresses(prog: Program, at: Mapping[str, int], count: int) -> NDArray[np.uint64]:
-    """Addresses, or offsets of 32 bits: below zero they count on from a base and the others are absolute (per-CPU
-    ones); a kernel without absolute ones has none below zero, and all count on from the base."""
+    """Addresses, or offsets of 32 bits. Those without a base count from their own place (kernel 7.0). With one: below
+    zero they count on from it and the others are absolute (per-CPU ones); a kernel without absolute ones has none below
+    zero, and all count on from the base."""
     if "addresses" in at:
         return np.frombuffer(prog.read(at["addresses"], 8 * count), np.uint64)
     try:
         offsets = np.frombuffer(prog.read(at["offsets"], 4 * count), np.int32).astype(np.int64)
-        (base,) = struct.unpack("<Q", prog.read(at["relative_base"], 8))
     except KeyError:
         raise KallsymsError("VMCOREINFO does not tell where kallsyms' addresses are") from None
+    if "relative_base" not in at:
+        places = np.uint64(at["offsets"]) + np.arange(count, dtype=np.uint64) * np.uint64(4)
+        return places + offsets.astype(np.uint64)  # wraps around where the offset is negative
+    (base,) = struct.unpack("<Q", prog.read(at["relative_base"], 8))
     if (offsets < 0).mean() < 0.5:
         return (offsets & 0xFFFFFFFF).astype(np.uint64) + np.uint64(base)
     absolute = offsets.astype(np.uint64)

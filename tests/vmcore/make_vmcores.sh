@@ -122,7 +122,7 @@ unpack_kernel() {
         $(kernel_packages) busybox-static 2>"$kernel_dir/apt.log") || return
     for package in "$root"/deb/*.deb; do dpkg -x "$package" "$root" || return; done
     rm -r "$root/deb"
-    [ -z "$suite" ] || { unpack_all "$root" "linux-headers-$release" make && touch "$root/unpacked"; return; }
+    [ -z "$suite" ] || { unpack_all "$root" "linux-headers-$release" make binutils && touch "$root/unpacked"; return; }
     sed -i "s#/usr/src/#$root/usr/src/#" "$root/usr/src/linux-headers-$release/Makefile" && touch "$root/unpacked"
 }
 
@@ -146,14 +146,14 @@ build_modules() {
 build_within() {
     local busybox name
     [ "$(id -u)" = 0 ] || unavailable "only root can build modules for a kernel of $suite"
-    busybox=$(find "$root" -path '*/bin/busybox' | head -1)
+    busybox=$(find "$root" -path '*/bin/busybox' -type f | head -1)
     mkdir -p "$root"/{build,dev,proc,tmp,usr/local/bin}
     for name in $("$busybox" --list); do ln -sf "${busybox#"$root"}" "$root/usr/local/bin/$name"; done
     [ -e "$root/bin/sh" ] || ln -s "${busybox#"$root"}" "$root/bin/sh"
     [ -e "$root/dev/null" ] || mknod "$root/dev/null" c 1 3
     # shellcheck disable=SC2016
     timeout 600 unshare --mount sh -ec 'mount -t proc proc "$0/proc" && mount --bind "$1" "$0/build"
-        exec env -i PATH=/usr/bin:/bin:/usr/local/bin chroot "$0" make -s -C "$2" M=/build modules' \
+        exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin chroot "$0" make -s -C "$2" M=/build modules' \
         "$root" "$1" "/usr/src/linux-headers-$release" >"$1/make.log" 2>&1 ||
         { tail -20 "$1/make.log" >&2; fail "the modules do not build"; }
 }
@@ -179,7 +179,7 @@ build_initramfs() {
     tree=$(mktemp -d)
     mkdir -p "$tree"/{bin,dev,proc,sys,tmp,modules}
     cp "$here/guest_init.sh" "$tree/init" && chmod 755 "$tree/init"
-    find "$root" -path '*/bin/busybox' -exec cp {} "$tree/bin/" \;
+    find "$root" -path '*/bin/busybox' -type f -exec cp {} "$tree/bin/" \;
     for name in $("$tree/bin/busybox" --list); do [ -e "$tree/bin/$name" ] || ln -s busybox "$tree/bin/$name"; done
     find "$root" \( -name 'qemu_fw_cfg.ko*' -o -name 'virtio*.ko*' -path '*/virtio/*' -o -name 'virtio_blk.ko*' \) \
         -exec cp {} "$tree/modules/" \;
