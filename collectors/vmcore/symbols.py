@@ -35,6 +35,7 @@ VARIABLES: dict[str, str] = {
     "panic_cpu": "atomic_t",
     "phys_base": "unsigned long",
     "prb": "struct printk_ringbuffer *",
+    "runqueues": "struct rq",
     "slab_caches": "struct list_head",
     "slab_kset": "struct kset *",
     "swapper_pg_dir": "unsigned long [512]",

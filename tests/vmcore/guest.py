@@ -274,7 +274,3 @@ def main() -> int:
     status = make_all(arguments)
     write_manifest(arguments.folder.parent)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

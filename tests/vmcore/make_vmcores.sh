@@ -210,6 +210,6 @@ build_modules
 build_initramfs
 [ "$format" != kexec ] || { need e2fsprogs mke2fs && build_crash_disk; }
 [ -z "$prepare" ] || exit 0
-PYTHONPATH=$here/../.. exec python3 -m tests.vmcore.guest --kernel "$vmlinuz" --initramfs "$kernel_dir/initramfs.cpio.gz" \
+PYTHONPATH=$here/../.. exec python3 -m tests.vmcore --kernel "$vmlinuz" --initramfs "$kernel_dir/initramfs.cpio.gz" \
     --modules "$kernel_dir/modules" --series "$series" --release "$release" --folder "$kernel_dir" \
     --format "$format" --only "$only" --jobs "$jobs"
