@@ -42,9 +42,11 @@ _FREED = frozenset(
 _PLAIN = ("kernel", "error", "null")  # addresses that no freed object held as poison
 # In one of them a CPU stands that ended the kernel; where it is in none of them its registers are those of the fault.
 _ENDING = frozenset(
-    """panic vpanic nmi_panic crash_kexec __crash_kexec machine_kexec crash_setup_regs oops_end die __die
-    machine_crash_shutdown native_machine_crash_shutdown""".split()
-)
+    (
+        "panic", "vpanic", "nmi_panic", "crash_kexec", "__crash_kexec", "machine_kexec", "crash_setup_regs",
+        "oops_end", "die", "__die", "machine_crash_shutdown", "native_machine_crash_shutdown",
+    )
+)  # fmt: skip
 _REPEATED = 3  # times a function must stand in a stack to be the recursion that filled it
 _PANIC = re.compile(r"Kernel panic - not syncing: ?(.*)")
 # Lines that say how it ended where there was no panic() (crash kernels start from the oops itself), best first.

@@ -4,8 +4,9 @@ A task that blocks on a mutex, rw_semaphore, semaphore or completion puts a smal
 to itself and a link in the lock's list of waiters. So: search the stack for the task's own address, test each place as
 such a structure (its neighbours must link back to it), and follow the list to the one node that is no waiter: that one
 lies in the lock. Since kernel 7.1 the waiters of most locks are a ring of their own, to whose first the lock points:
-the lock is then the place that does, among those the task names or has on its stack. Which kind of lock it is the stack's innermost waiting function says, by its exact name, and the
-lock's own words must agree (a mutex that has waiters says so in its owner word, an rw_semaphore in its count).
+the lock is then the place that does, among those the task names or has on its stack. Which kind of lock it is the
+stack's innermost waiting function says, by its exact name, and the lock's own words must agree (a mutex that has
+waiters says so in its owner word, an rw_semaphore in its count).
 Wait queues are looked at for tasks in uninterruptible sleep alone: others wait on one as their normal life.
 
 It cannot know: who waits by spinning (see `spin`), or a wait that has no list (``rcuwait``, a bare ``schedule``).
