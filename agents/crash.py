@@ -75,7 +75,7 @@ def diagnose_crash(vmcore: Vmcore, settings: Settings, when: float, on_event: Li
 
 def judge(vmcore: Vmcore, settings: Settings, when: float, run_id: str) -> Judgement:
     """Return the judgement of a crash, its text without secrets and control sequences; ids follow from `run_id`."""
-    judged = classify(vmcore, when, known.load(settings.state_dir / "cases"), partial(_identify, run_id))
+    judged = classify(vmcore, when, known.load(known.library(settings.state_dir)), partial(_identify, run_id))
     return replace(
         judged,
         hypotheses=tuple(_plain_hypothesis(each) for each in judged.hypotheses),

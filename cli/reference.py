@@ -17,7 +17,7 @@ from wardround.models.document import schema
 WIDTH = 88
 COMMANDS = (
     (), ("watch",), ("record",), ("replay",), ("vmcore", "explain"), ("vmcore", "show"), ("vmcore", "slim"),
-    ("vmcore", "diff"), ("doctor",), ("schema",), ("config", "show"),
+    ("vmcore", "diff"), ("vmcore", "keep"), ("vmcore", "cases"), ("doctor",), ("schema",), ("config", "show"),
 )  # fmt: skip
 _HEAD = """# The command line
 

@@ -160,6 +160,66 @@ def _address(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is no address in hexadecimal") from None
 
 
+@app.command()
+def keep(
+    file: Annotated[Path, typer.Argument(help="A crash dump or the log of a crash.", show_default=False)],
+    cause: Annotated[str, typer.Option("--cause", metavar="TEXT", help="What it was.", show_default=False)],
+    fix: Annotated[str, typer.Option("--fix", metavar="TEXT", help="What helped.")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="TEXT", help="The case's name; else class and function.")] = "",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+    debug: opt.Debug = False,
+) -> None:
+    """Keep a crash whose cause is known: the next one that looks alike is told with it.
+
+    The class, the module and the functions of the stack are kept, and the texts, masked; nothing of the log.
+    """
+    from cli.diagnose import prepare
+    from cli.interrupt import clean_termination
+    from cli.output import View
+    from cli.progress import Progress
+    from collectors.vmcore.read import read_crash
+    from rca.vmcore import known
+    from rca.vmcore.facts import Facts
+
+    settings = prepare(View(quiet=quiet, verbose=verbose), {}, logs=False)
+    with Progress(not quiet) as progress, clean_termination():
+        progress.doing = f"reading {file.name}"
+        vmcore = read_crash(file)
+    case = known.case_of(Facts(vmcore, vmcore.header.time or 0.0), cause, fix, name)
+    path = known.save(known.library(settings.state_dir), case)
+    typer.echo(f"{path}: {case.title}; known by {' → '.join(reversed(case.stack))}")
+
+
+@app.command()
+def cases(
+    output: Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="Form of the result.")] = "text",
+    verbose: opt.Verbose = 0,
+    debug: opt.Debug = False,
+) -> None:
+    """List the known cases that crashes are compared with: the kept ones, and those that come with the program."""
+    import json
+    from dataclasses import asdict
+
+    from cli.diagnose import prepare
+    from cli.output import View
+    from rca.vmcore import known
+
+    settings = prepare(View(verbose=verbose), {}, logs=False)
+    folder = known.library(settings.state_dir)
+    shipped = {case.id for case in known.load()}
+    found = list(known.load(folder))
+    if output == "json":
+        typer.echo(json.dumps([asdict(case) for case in found], indent=2, ensure_ascii=False))
+        return
+    for case in found:
+        typer.echo(f"{case.id}{'' if case.id in shipped else ' (kept)'}\n    {case.title}")
+        for word, text in (("cause", case.cause), ("fix", case.fix)):
+            if text and (verbose or case.id not in shipped):
+                typer.echo(f"    {word}: {text}")
+    typer.echo(f"{len(found)} cases; kept ones are in {folder}")
+
+
 @app.command("diff")
 def diff(
     left: Annotated[Path, typer.Argument(help="A crash dump or the log of a crash.", show_default=False)],

@@ -1,7 +1,8 @@
 """The kernel's own symbol table, decoded out of the dump: names of its functions and variables by address and by name.
 
-Source: kallsyms, whose parts VMCOREINFO locates since kernel 6.0. Names are lists of tokens, each of which stands for
-some letters; the first letter of a name is its type (nm's). Sizes are not stored: a symbol ends where the next begins.
+Source: kallsyms, whose parts VMCOREINFO locates since kernel 6.0; before, they are searched for (`kallsyms_search`).
+Names are lists of tokens, each of which stands for some letters; the first letter of a name is its type (nm's). Sizes
+are not stored: a symbol ends where the next begins.
 Decoded here because drgn takes four times as long. Measured cost: 0.09 s and 5 MiB for 87,000 symbols (6.1),
 0.13 s and 9 MiB for 155,000 (6.12).
 It cannot know a module's symbols; those are drgn's to find (`load_module_kallsyms`).
@@ -21,6 +22,7 @@ import numpy as np
 from drgn import Program, Symbol, SymbolBinding, SymbolKind
 from numpy.typing import NDArray
 
+from collectors.vmcore import kallsyms_search
 from collectors.vmcore.arrays import UNSOUND, chain
 from collectors.vmcore.walk import read_lossy
 
@@ -126,12 +128,11 @@ def load(prog: Program, info: Mapping[str, str]) -> Kallsyms:
     :raises KallsymsError: the kernel does not tell where it is, or it is damaged
     :raises FaultError: it lies in memory that is missing
     """
-    found = {match[1]: value for key, value in info.items() if (match := _SYMBOL.fullmatch(key))}
+    at = _located(prog, info)
     try:
-        at = {name: int(value, 16) for name, value in found.items()}
         parts = at["names"], at["num_syms"], at["token_table"], at["token_index"]
-    except (KeyError, ValueError):
-        raise KallsymsError("VMCOREINFO does not tell where kallsyms is: the kernel is older than 6.0") from None
+    except KeyError:
+        raise KallsymsError("VMCOREINFO tells only in part where kallsyms is") from None
     (count,) = struct.unpack("<I", prog.read(parts[1], 4))
     if not 0 < count <= _MOST_SYMBOLS:
         raise KallsymsError(f"kallsyms of {count} symbols is none")
@@ -144,6 +145,21 @@ def load(prog: Program, info: Mapping[str, str]) -> Kallsyms:
     names, types = _names(raw, starts, lengths, _tokens(prog, parts[2], parts[3]))
     note = "" if sound else f"{len(names)} of {count} names were found, and some may be wrong: their table is damaged"
     return Kallsyms(names, types, _addresses(prog, at, len(names)), note)
+
+
+def _located(prog: Program, info: Mapping[str, str]) -> dict[str, int]:
+    """Return the addresses of the table's parts, as VMCOREINFO tells them or, of an older kernel, as they are found."""
+    found = {match[1]: value for key, value in info.items() if (match := _SYMBOL.fullmatch(key))}
+    try:
+        if found:
+            return {name: int(value, 16) for name, value in found.items()}
+        text = int(info["SYMBOL(_stext)"], 16)
+    except (KeyError, ValueError):
+        raise KallsymsError("VMCOREINFO tells neither where kallsyms is nor where the kernel is") from None
+    for base, count in kallsyms_search.candidates(prog, text):
+        if (parts := kallsyms_search.parts(prog, base, count)) is not None:
+            return parts
+    raise KallsymsError("VMCOREINFO does not tell where kallsyms is (kernel 6.0), and it was not found in memory")
 
 
 def _tokens(prog: Program, table: int, index: int) -> list[bytes]:
@@ -171,10 +187,10 @@ def _places(raw: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
         raise KallsymsError("kallsyms' names are missing")
     begins, at = begins[:count], begins[count] if len(begins) > count else at
     marked = struct.pack("<II", 0, begins[_MARKED]) if len(begins) > _MARKED else b""
-    sound = len(begins) == count and raw[-(-at // 8) * 8 :].startswith(marked)
+    aligned = any(raw[-(-at // step) * step :].startswith(marked) for step in (8, 4))
     starts = np.frombuffer(begins, np.int64)
     lengths, wide = _lengths(stream, starts)
-    return starts + 1 + wide, lengths.astype(np.int64), sound
+    return starts + 1 + wide, lengths.astype(np.int64), len(begins) == count and aligned
 
 
 def _lengths(stream: NDArray[np.uint8], at: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
@@ -219,15 +235,19 @@ def _names(
 
 
 def _addresses(prog: Program, at: Mapping[str, int], count: int) -> NDArray[np.uint64]:
-    """Addresses, or offsets of 32 bits: below zero they count on from a base and the others are absolute (per-CPU
-    ones); a kernel without absolute ones has none below zero, and all count on from the base."""
+    """Addresses, or offsets of 32 bits. Those without a base count from their own place (kernel 7.0). With one: below
+    zero they count on from it and the others are absolute (per-CPU ones); a kernel without absolute ones has none below
+    zero, and all count on from the base."""
     if "addresses" in at:
         return np.frombuffer(prog.read(at["addresses"], 8 * count), np.uint64)
     try:
         offsets = np.frombuffer(prog.read(at["offsets"], 4 * count), np.int32).astype(np.int64)
-        (base,) = struct.unpack("<Q", prog.read(at["relative_base"], 8))
     except KeyError:
         raise KallsymsError("VMCOREINFO does not tell where kallsyms' addresses are") from None
+    if "relative_base" not in at:
+        places = np.uint64(at["offsets"]) + np.arange(count, dtype=np.uint64) * np.uint64(4)
+        return places + offsets.astype(np.uint64)  # wraps around where the offset is negative
+    (base,) = struct.unpack("<Q", prog.read(at["relative_base"], 8))
     if (offsets < 0).mean() < 0.5:
         return (offsets & 0xFFFFFFFF).astype(np.uint64) + np.uint64(base)
     absolute = offsets.astype(np.uint64)

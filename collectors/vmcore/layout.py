@@ -71,6 +71,14 @@ def layout(prog: Program, name: str) -> Layout:
     return found
 
 
+def slab_layout(prog: Program) -> Layout:
+    """Return the layout of a slab: before kernel 5.17 members of the page's structure. :raises LookupError: neither"""
+    try:
+        return layout(prog, "struct slab")
+    except LookupError:
+        return layout(prog, "struct page")
+
+
 def enumerators(prog: Program, name: str) -> dict[str, int]:
     """Return an enumeration's names and values; empty where the dump does not know it."""
     try:

@@ -29,6 +29,7 @@ from drgn.helpers.linux.kallsyms import module_kallsyms
 from collectors.vmcore import debuginfo, elf, kallsyms
 from collectors.vmcore.btf import Btf, BtfError, BtfFinder
 from collectors.vmcore.formats import identify
+from collectors.vmcore.layout import layout
 from collectors.vmcore.symbols import VARIABLES
 from collectors.vmcore.walk import nodes
 from wardround.errors import UserError, one_line
@@ -211,8 +212,32 @@ def _add_modules(dump: Dump) -> None:
     for node in nodes(prog, head, MOST_MODULES):
         module = Object(prog, pointer, value=node - offset)
         try:
+            _hide_missing_notes(prog, module)
             prog.linux_kernel_loadable_module(module, create=True)
             symbols += module_kallsyms(module)
         except DAMAGE as error:
             dump.lost["symbols of a module"] = f"those of the module at {node - offset:#x} cannot be read ({error})"
     prog.register_symbol_finder("module_kallsyms", SymbolIndex(symbols), enable_index=1)
+
+
+def _hide_missing_notes(prog: Program, module: Object) -> None:
+    """Let a module's notes read as none where the dump lacks them: drgn gives a module up for want of a build ID.
+
+    A makedumpfile that is older than the kernel takes pages of small objects for free ones.
+    """
+    try:
+        notes = module.notes_attrs
+        shape = layout(prog, notes.type_.type.type_name())
+        if notes:
+            prog.read(notes.value_(), shape.size)
+    except FaultError:
+        address, empty = notes.value_(), bytearray(shape.size)
+        if shape.has("grp.bin_attrs"):  # since 6.14: a list that ends with a null, as the first word here is
+            struct.pack_into("<Q", empty, shape.at("grp.bin_attrs"), address)
+
+        def read(_: int, count: int, offset: int, __: bool) -> bytes:
+            return bytes(empty[offset : offset + count])
+
+        prog.add_memory_segment(address, shape.size, read)
+    except (LookupError, AttributeError, TypeError):
+        return  # a kernel whose modules keep none

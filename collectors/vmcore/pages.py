@@ -15,7 +15,7 @@ from drgn import FaultError, Program
 from numpy.typing import NDArray
 
 from collectors.vmcore.arrays import among
-from collectors.vmcore.layout import layout
+from collectors.vmcore.layout import layout, slab_layout
 from collectors.vmcore.memory import zones
 from collectors.vmcore.words import words
 
@@ -113,7 +113,7 @@ def page_map(prog: Program) -> PageMap:
     """Return a program's page map, made once. :raises LookupError, FaultError: not to be had (another architecture)"""
     made = prog.cache.get("wardround_page_map")
     if made is None:
-        memory, page, slab = words(prog), layout(prog, "struct page"), layout(prog, "struct slab")
+        memory, page, slab = words(prog), layout(prog, "struct page"), slab_layout(prog)
         if page.size % 8:
             raise LookupError("the page structure is no row of words")
         made = prog.cache["wardround_page_map"] = PageMap(

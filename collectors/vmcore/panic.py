@@ -2,7 +2,8 @@
 
 Source: the CPU that panicked and its task, that task's stack, `tainted_mask`; the faulting address from the log's own
 words where they are there, else out of the instruction and the registers it was executed with. The dump's note of a
-CPU's registers is of the panic's last loop: those of the fault lie in the stack, where the exception saved them.
+CPU's registers is of the panic's last loop: those of the fault lie in the stack, where the exception saved them; only
+a crash kernel that the oops itself started finds them in the note.
 It cannot know the first report where the log lost it: the class is then told by the stack (`crashkind`).
 Measured cost: 5 ms, and 1 ms for every register that is looked at.
 """
@@ -39,6 +40,13 @@ _FREED = frozenset(
     ("bad_pointer", "general_protection", "list_corruption", "refcount", "slab_corruption", "use_after_free")
 )
 _PLAIN = ("kernel", "error", "null")  # addresses that no freed object held as poison
+# In one of them a CPU stands that ended the kernel; where it is in none of them its registers are those of the fault.
+_ENDING = frozenset(
+    (
+        "panic", "vpanic", "nmi_panic", "crash_kexec", "__crash_kexec", "machine_kexec", "crash_setup_regs",
+        "oops_end", "die", "__die", "machine_crash_shutdown", "native_machine_crash_shutdown",
+    )
+)  # fmt: skip
 _REPEATED = 3  # times a function must stand in a stack to be the recursion that filled it
 _PANIC = re.compile(r"Kernel panic - not syncing: ?(.*)")
 # Lines that say how it ended where there was no panic() (crash kernels start from the oops itself), best first.
@@ -93,9 +101,17 @@ def _panicking(dump: Dump) -> tuple[int, int] | None:
 
 
 def _stack(dump: Dump, cpu: int, task: int) -> Stack:
-    """Unwind the panicking task with the registers that the dump noted for its CPU."""
+    """Unwind the panicking task with the registers that the dump noted for its CPU.
+
+    A crash kernel that is started by the oops itself, not by panic(), leaves those of the fault.
+    """
+    of = Object(dump.prog, "struct task_struct *", value=task)
     try:
-        return unwinder(dump).stack(Object(dump.prog, "struct task_struct *", value=task), variables=True)
+        stack = unwinder(dump).stack(of, variables=True)
+        before = stack.frames[: stack.fault]
+        if any(plain(frame.function) in _ENDING for frame in before):
+            return stack
+        return unwinder(dump).stack(of, variables=True, at_fault=True)
     except DAMAGE as error:
         dump.lost["the crash's stack"] = f"that of CPU {cpu} cannot be unwound ({error})"
         return Stack()

@@ -79,7 +79,16 @@ def reports(lines: Sequence[LogLine]) -> tuple[Report, ...]:
     if len(found) > MOST_REPORTS:
         half = MOST_REPORTS // 2
         found = found[:half] + found[-half:]
-    return tuple(_report(one) for one in _joined(found))
+    joined = list(_joined(found))
+    if joined and not any(one.panic for one in joined) and _cut_short(joined[-1]):
+        joined[-1].panic = joined[-1].title.text
+    return tuple(_report(one) for one in joined)
+
+
+def _cut_short(last: _Open) -> bool:
+    """Whether an oops is the log's end: a crash kernel that is loaded takes over before the oops ends or panic() says
+    anything."""
+    return not last.ended and any(_OOPS.search(line.text) for line in last.lines)
 
 
 def panic_message(lines: Sequence[LogLine]) -> str:

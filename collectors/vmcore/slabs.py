@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from drgn import FaultError, Program
 
-from collectors.vmcore.layout import Layout, cpu_offsets, each_node, layout
+from collectors.vmcore.layout import Layout, cpu_offsets, each_node, layout, slab_layout
 from collectors.vmcore.pages import PAGE_SHIFT, page_map
 from collectors.vmcore.words import words
 
@@ -75,7 +75,7 @@ class Slabs:
     def __init__(self, prog: Program) -> None:
         """:raises LookupError, FaultError: the dump does not know the allocator's structures"""
         self.prog, self.words = prog, words(prog)
-        self._cache, self._slab = layout(prog, "struct kmem_cache"), layout(prog, "struct slab")
+        self._cache, self._slab = layout(prog, "struct kmem_cache"), slab_layout(prog)
         self._node, self._cpu = layout(prog, "struct kmem_cache_node"), _cpu_layout(prog, self._cache)
         self._used, self._objects = self._slab.bits("inuse"), self._slab.bits("objects")
         self._flags = {name: _flag(prog, name, old) for name, old in _FLAGS.items()}

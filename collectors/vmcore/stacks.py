@@ -47,14 +47,16 @@ class Unwinder:
         self._known: dict[tuple[int, bool, str], StackFrame] = {}
         self._detailed = dump.tier in ("modules", "debuginfo")
 
-    def stack(self, of: Object, variables: bool = False) -> Stack:
+    def stack(self, of: Object, variables: bool = False, at_fault: bool = False) -> Stack:
         """Unwind the stack of a `struct task_struct *` or from a `struct pt_regs`.
+
+        `at_fault` where the registers that the dump noted are those of the fault itself.
 
         :raises ValueError, FaultError, LookupError: the task's stack cannot be read at all
         """
-        return self._frames(self.dump.prog.stack_trace(of), variables, repair=True)
+        return self._frames(self.dump.prog.stack_trace(of), variables, repair=True, at_fault=at_fault)
 
-    def _frames(self, trace: StackTrace, variables: bool, repair: bool) -> Stack:
+    def _frames(self, trace: StackTrace, variables: bool, repair: bool, at_fault: bool = False) -> Stack:
         frames: list[StackFrame] = []
         fault: int | None = None
         registers: dict[str, int] = {}
@@ -64,16 +66,17 @@ class Unwinder:
                 pc = raw.pc
             except LookupError:
                 break
-            interrupted = raw.interrupted and (number > 0 or not repair)
+            faulted = raw.interrupted and (number > 0 or at_fault)
+            interrupted = faulted or (raw.interrupted and not repair)
             if len(frames) >= MOST_FRAMES or (raw.interrupted and _left_kernel(raw, pc)):
                 break
             held = self._registers(raw) if interrupted else {}
-            if interrupted and number > 0 and fault is None:
+            if faulted and fault is None:
                 fault, registers, entry = len(frames), held, frames[-1].function if frames else ""
             if self.addresses.is_code(pc):
-                frames.append(self._frame(raw, pc, interrupted and number > 0, variables))
+                frames.append(self._frame(raw, pc, faulted, variables))
                 continue
-            if interrupted and number > 0 and repair:
+            if faulted and repair:
                 behind = self._behind_bad_call(held, variables)
                 repaired = bool(behind)
                 frames += behind or (StackFrame(f"{pc:#x}", address=pc, exception=True, sure=False),)

@@ -3,8 +3,10 @@
 A task that blocks on a mutex, rw_semaphore, semaphore or completion puts a small structure on its stack, with a pointer
 to itself and a link in the lock's list of waiters. So: search the stack for the task's own address, test each place as
 such a structure (its neighbours must link back to it), and follow the list to the one node that is no waiter: that one
-lies in the lock. Which kind of lock it is the stack's innermost waiting function says, by its exact name, and the
-lock's own words must agree (a mutex that has waiters says so in its owner word, an rw_semaphore in its count).
+lies in the lock. Since kernel 7.1 the waiters of most locks are a ring of their own, to whose first the lock points:
+the lock is then the place that does, among those the task names or has on its stack. Which kind of lock it is the
+stack's innermost waiting function says, by its exact name, and the lock's own words must agree (a mutex that has
+waiters says so in its owner word, an rw_semaphore in its count).
 Wait queues are looked at for tasks in uninterruptible sleep alone: others wait on one as their normal life.
 
 It cannot know: who waits by spinning (see `spin`), or a wait that has no list (``rcuwait``, a bare ``schedule``).
@@ -13,7 +15,7 @@ Cost: 30 µs a task that has a waiting function on its stack; the others are not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from drgn import Program, offsetof
@@ -26,6 +28,7 @@ from wardround.models.vmcore import LockKind, StackFrame, Task
 
 MOST_WAITERS = 65536
 _MOST_TRIED = 64  # places on one stack that hold the task's own address
+_MOST_ASKED = 4  # waiters of one ring on whose stacks the lock is looked for
 _KERNEL = 1 << 63
 
 # Functions that a waiting task is in, without the compiler's suffixes. Names are compared whole: "__down" begins many.
@@ -59,6 +62,8 @@ class Shape:
     kind: LockKind
     task: int
     head: int
+    start: int = 0  # of the link in the waiter
+    ring: bool = False  # the lock's word points to its first waiter, and no node of the list is the lock's
     writer: int | None = None  # an rwsem waiter's type, from its link: 0 waits to write, 1 to read
     function: int | None = None  # a wait queue entry's wake function, from its link
 
@@ -99,12 +104,14 @@ def shapes_of(prog: Program) -> dict[LockKind, Shape]:
     )
     for kind, waiter_name, link, task, lock_name, head in shapes:
         try:
-            waiter, lock = prog.type(waiter_name), prog.type(lock_name)
+            waiter, lock = prog.type(waiter_name), layout(prog, lock_name)
             at = offsetof(waiter, link)
             found[kind] = Shape(
                 kind,
                 offsetof(waiter, task) - at,
-                offsetof(lock, head),
+                lock.at(head, "first_waiter"),
+                at,
+                lock.has(head) is None,
                 offsetof(waiter, "type") - at if kind == "rwsem" else None,
                 offsetof(waiter, "func") - at if kind == "wait_queue" else None,
             )
@@ -154,19 +161,19 @@ class Scan:
             link = place - shape.task
             if self._nodes.get(link) == shape.kind:
                 return True, None
-            if self._linked(link):
+            if self._linked(link, shape):
                 waits = self._list(link, shape)
                 if waits is not None:
                     return False, waits
         return False, None
 
-    def _linked(self, link: int) -> bool:
+    def _linked(self, link: int, shape: Shape) -> bool:
         """Whether a place is a link of a list: its neighbours, which may be one and the same, point back to it."""
         try:
             after, before = self.memory.u64(link), self.memory.u64(link + 8)
             return (
                 min(after, before) >= _KERNEL
-                and after != link
+                and (after != link or shape.ring)
                 and self.memory.u64(after + 8) == link
                 and self.memory.u64(before) == link
             )
@@ -193,16 +200,44 @@ class Scan:
             nodes.append(at)
         else:
             return None
-        if len(heads) != 1:
+        if len(heads) != (0 if shape.ring else 1):
             return None
-        first = nodes.index(heads[0])
-        ordered = [node for node in nodes[first + 1 :] + nodes[:first] if node in owners]
-        lock = heads[0] - shape.head
-        if not self._agrees(lock, shape):
+        if shape.ring:
+            lock, first = self._pointing(nodes, owners, shape)
+            ordered = nodes[first:] + nodes[:first]
+        else:
+            lock, first = heads[0] - shape.head, nodes.index(heads[0])
+            ordered = [node for node in nodes[first + 1 :] + nodes[:first] if node in owners]
+        if not lock or not self._agrees(lock, shape):
             return None
         self._nodes.update(dict.fromkeys(ordered, shape.kind))
         writers = frozenset(owners[node] for node in ordered if self._writes(node, shape))
         return Waits(shape.kind, lock, tuple(owners[node] for node in ordered), writers)
+
+    def _pointing(self, nodes: Sequence[int], owners: Mapping[int, int], shape: Shape) -> tuple[int, int]:
+        """Return (the lock that points to one of a ring's waiters or 0, the number of that waiter's node)."""
+        starts = {node - shape.start: number for number, node in enumerate(nodes)}
+        for node in nodes[:_MOST_ASKED]:
+            for lock in self._named(owners[node]):
+                try:
+                    first = starts.get(self.memory.u64(lock + shape.head))
+                    if first is not None and self._agrees(lock, shape):
+                        return lock, first
+                except DAMAGE:
+                    continue
+        return 0, 0
+
+    def _named(self, task: int) -> Iterator[int]:
+        """Yield addresses that may be of the lock that a task waits for: what the kernel noted for its hang detector
+        (with the kind in the low bits), then each that its stack holds."""
+        shape = layout(self.prog, "struct task_struct")
+        for member in ("blocker", "blocked_on"):
+            if shape.has(member):
+                yield self.memory.u64(task + shape.at(member)) & ~7
+        _, stack = self.stacks.words(task)
+        for value in dict.fromkeys(stack.tolist()):
+            if value >= _KERNEL and not value & 7:
+                yield value
 
     def _waiter(self, link: int, shape: Shape) -> int | None:
         """The task of a waiter: one whose own stack the waiter lies on."""

@@ -40,6 +40,7 @@ _REPORTED = {
     "sysrq": "kernel.panic_requested",
 }
 _LEVELS: tuple[SeverityLevel, ...] = ("none", "info", "warning", "critical")
+_MOST_LEARNED = 300  # characters of a known case's cause or fix that are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +272,12 @@ def _summary(facts: Facts, hypotheses: Sequence[Hypothesis]) -> str:
     return f"The kernel stopped ({stopped}); the cause cannot be told from this."
 
 
+def _learned(case: KnownCase) -> str:
+    """What a case teaches, as the rest of a sentence."""
+    parts = (("cause then: ", case.cause), ("fix then: ", case.fix), ("see ", case.source))
+    return "".join(f"; {word}{text[:_MOST_LEARNED].rstrip('.')}" for word, text in parts if text)
+
+
 def _known_evidence(
     facts: Facts,
     known: Sequence[Match],
@@ -283,7 +290,7 @@ def _known_evidence(
         finding = facts.finding(
             match.score,
             f"similar to the known case “{match.case.title}” (likeness {match.score:.0%}, "
-            f"shared: {', '.join(match.shared[:6]) or 'none'}); see {match.case.source}",
+            f"shared: {', '.join(match.shared[:6]) or 'none'}){_learned(match.case)}",
             match.shared[0] if match.shared else match.case.kind,
             {"likeness": match.score},
         )

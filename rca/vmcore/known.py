@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rca.vmcore.facts import Facts
 from rca.vmcore.story import telling
-from wardround.errors import StateError
+from wardround.errors import StateError, UserError
 from wardround.files import write_whole
 from wardround.models.vmcore import StackFrame, plain
+from wardround.redaction import plain as masked
 from wardround.text import clean
 
 SHIPPED = Path(__file__).parent / "cases"
@@ -28,6 +29,7 @@ MOST = 3
 MOST_CASES = 5000
 MOST_FRAMES = 24
 _MOST_BYTES = 64 * 1024
+_MOST_NAME, _MOST_TEXT = 100, 2000
 # What likeness is made of; the rest of the weight goes to what both sides know.
 _TOP, _COMMON, _KIND, _MODULE = 0.45, 0.3, 0.15, 0.1
 
@@ -68,6 +70,11 @@ class _CaseFile(BaseModel):
     cause: str = Field(default="", max_length=2000)
     fix: str = Field(default="", max_length=2000)
     source: str = Field(default="", max_length=500)
+
+
+def library(state: Path) -> Path:
+    """Return where the operator's own cases lie below the state folder."""
+    return state / "cases"
 
 
 def normalised(stack: Sequence[StackFrame]) -> tuple[str, ...]:
@@ -114,15 +121,58 @@ def _case(held: _CaseFile) -> KnownCase:
 
 
 def save(folder: Path, case: KnownCase) -> Path:
-    """Add a case to a folder. :raises StateError: it cannot be written"""
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in case.id).strip(".") or "case"
-    path = folder / f"{name[:100]}.json"
+    """Add a case to a folder.
+
+    :raises UserError: the folder has a case of that name
+    :raises StateError: it cannot be written
+    """
+    path = folder / f"{named(case.id)}.json"
+    if path.exists():
+        raise UserError(f"there is a case {path.stem} already", str(path), "name this one otherwise: --name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(asdict(case), indent=2, ensure_ascii=False).encode() + b"\n")
     except OSError as error:
         raise StateError(f"the case cannot be kept in {folder}", str(error)) from error
     return path
+
+
+def case_of(facts: Facts, cause: str, fix: str = "", name: str = "") -> KnownCase:
+    """Make a case of a crash: its class, module and telling functions, and what the operator knows; nothing of its log.
+
+    Text that is given is masked as logs are: a library is shared sooner or later.
+
+    :raises UserError: the crash tells no function to know it by, or a text is empty or too long
+    """
+    stack = normalised(facts.stack)
+    if not stack or not facts.kind:
+        raise UserError(
+            "this crash cannot be kept as a known case", "no function of its stack tells anything", "keep another one"
+        )
+    for word, text, most in (("cause", cause, _MOST_TEXT), ("fix", fix, _MOST_TEXT), ("name", name, _MOST_NAME)):
+        if len(text) > most:
+            raise UserError(f"the {word} is too long", f"{len(text)} characters, {most} at most", "shorten it")
+    if not cause.strip():
+        raise UserError("a known case needs its cause", "the text is empty", 'say it in a sentence: --cause "…"')
+    module = facts.accused.frame.module if facts.accused else ""
+    where = f"{stack[0]} [{module}]" if module else stack[0]
+    title = f"{facts.kind.replace('_', ' ')} in {where}"
+    return KnownCase(
+        id=named(masked(name)) if name.strip() else f"{facts.kind}-{stack[0]}",
+        title=masked(name) if name.strip() else title,
+        kind=facts.kind,
+        stack=stack,
+        module=module,
+        cause=masked(cause),
+        fix=masked(fix),
+        source=f"a crash of kernel {clean(facts.vmcore.header.release)}",
+    )
+
+
+def named(text: str) -> str:
+    """Return a text as the name of a file."""
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip(".-")
+    return name[:_MOST_NAME] or "case"
 
 
 def matches(facts: Facts, cases: Iterable[KnownCase]) -> tuple[Match, ...]:

@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 PANICKED = "---[ end Kernel panic"
 QMP_SECONDS = 300
 EXTENSIONS = {"elf": "elf", "kdump": "kdump", "flattened": "flat"}
+KEXEC = "kexec"  # saved by a crash kernel: crash_kernel.py
 
 Scenario = dict[str, Any]
 
@@ -74,18 +75,20 @@ def arguments_of_qemu(scenario: Scenario, kernel: Path, initramfs: Path, work: P
     ]  # fmt: skip
 
 
-def await_panic(qemu: subprocess.Popen[bytes], serial: Path, seconds: float, interrupted: threading.Event) -> str:
-    """Wait for the end of the panic's text; returns the whole log."""
+def await_text(
+    text: str, qemu: subprocess.Popen[bytes], serial: Path, seconds: float, interrupted: threading.Event
+) -> str:
+    """Wait until the guest says a text; returns the whole log."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         log = serial.read_text(encoding="utf-8", errors="replace") if serial.exists() else ""
-        if PANICKED in log:
+        if text in log:
             return log
         if qemu.poll() is not None:
             raise GuestError(f"QEMU ended with status {qemu.returncode}")
         if interrupted.wait(0.1):
             raise GuestError("interrupted")
-    raise GuestError(f"no panic within {seconds:.0f} s")
+    raise GuestError(f"no {text!r} within {seconds:.0f} s")
 
 
 def rearrange(flattened: Path, out: Path) -> None:
@@ -152,7 +155,7 @@ def make(scenario: Scenario, arguments: argparse.Namespace, interrupted: threadi
         command = arguments_of_qemu(scenario, arguments.kernel, arguments.initramfs, Path(work), serial)
         qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
-            log = await_panic(qemu, serial, scenario.get("seconds", 240), interrupted)
+            log = await_text(PANICKED, qemu, serial, scenario.get("seconds", 240), interrupted)
             if not re.search(scenario["panic"], log):
                 raise GuestError(f"the guest panicked otherwise, see {serial}")
             qmp = Qmp(Path(work) / "qmp")
@@ -200,20 +203,34 @@ def make_recorded(scenario: Scenario, arguments: argparse.Namespace, interrupted
         return False
     start = time.monotonic()
     try:
-        path = make(scenario, arguments, interrupted)
-    except (GuestError, OSError) as error:
+        made = _made(scenario, arguments, interrupted)
+    except (GuestError, OSError, subprocess.CalledProcessError) as error:
         print(f"{name:<12} {'failed':>7}  {error}", file=sys.stderr, flush=True)
         return False
     seconds = time.monotonic() - start
-    facts = {
-        "scenario": name, "series": arguments.series, "kernel": arguments.release, "format": arguments.format,
-        "kaslr": scenario.get("kaslr", True), "memory_mib": scenario.get("memory", 128), "path": str(path),
-        "log": str(log_of(path)), "modules": str(arguments.modules), "recipe": recipe, "seconds": round(seconds, 1),
-        "expected": scenario["expected"],
-    }  # fmt: skip
-    record.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    print(f"{name:<12} {seconds:6.1f}s  {path}", flush=True)
+    for form, (path, log) in made.items():
+        facts = {
+            "scenario": name, "series": arguments.series, "kernel": arguments.release, "format": form,
+            "kaslr": scenario.get("kaslr", True), "memory_mib": scenario.get("memory", 128), "path": str(path),
+            "log": str(log), "modules": str(arguments.modules), "recipe": recipe, "seconds": round(seconds, 1),
+            "expected": scenario["expected"],
+        }  # fmt: skip
+        record.with_name(f"{name}.{form}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        print(f"{name:<12} {seconds:6.1f}s  {path}", flush=True)
     return True
+
+
+def _made(
+    scenario: Scenario, arguments: argparse.Namespace, interrupted: threading.Event
+) -> dict[str, tuple[Path, Path]]:
+    """Make the files of a format; returns (dump, serial log) by form, of which a crash kernel saves several."""
+    if arguments.format != KEXEC:
+        path = make(scenario, arguments, interrupted)
+        return {arguments.format: (path, log_of(path))}
+    from tests.vmcore.crash_kernel import make_saved
+
+    log = arguments.folder / f"{scenario['name']}.kexec.log"
+    return {form: (path, log) for form, path in make_saved(scenario, arguments, interrupted).items()}
 
 
 def make_all(arguments: argparse.Namespace) -> int:
@@ -250,14 +267,10 @@ def main() -> int:
     parser.add_argument("--series", required=True)
     parser.add_argument("--release", required=True)
     parser.add_argument("--folder", type=Path, required=True, help="where this kernel's dumps go")
-    parser.add_argument("--format", choices=sorted(EXTENSIONS), default="elf")
+    parser.add_argument("--format", choices=[*sorted(EXTENSIONS), KEXEC], default="elf")
     parser.add_argument("--only", default="", help="names of scenarios, with commas between")
     parser.add_argument("--jobs", type=int, default=1, help="guests at a time")
     arguments = parser.parse_args()
     status = make_all(arguments)
     write_manifest(arguments.folder.parent)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,8 +9,8 @@ import pytest
 from collectors.vmcore.fromlog import from_log
 from rca.vmcore.classify import classify
 from rca.vmcore.facts import Facts
-from rca.vmcore.known import LIKE, SHIPPED, KnownCase, compare, load, matches, normalised, save
-from wardround.errors import StateError
+from rca.vmcore.known import LIKE, SHIPPED, KnownCase, case_of, compare, library, load, matches, normalised, save
+from wardround.errors import StateError, UserError
 from wardround.models.vmcore import StackFrame
 
 HUNG_IO = """
@@ -96,3 +96,31 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "cases").write_text("in the way")
     with pytest.raises(StateError):
         save(tmp_path / "cases", KnownCase("a", "a", "bug", ("f",)))
+
+
+def test_a_kept_case_is_found_again_and_holds_no_secret(tmp_path: Path) -> None:
+    facts = Facts(from_log(HUNG_IO.encode()), 0.0)
+    case = case_of(facts, "the array's battery was flat; login password=hunter2", "replace it", "flat battery")
+    path = save(library(tmp_path), case)
+    assert path == tmp_path / "cases" / "flat-battery.json"
+    assert "hunter2" not in path.read_text()
+    assert "jbd2/sda1" not in path.read_text()
+    judged = classify(from_log(HUNG_IO.encode()), 0.0, load(library(tmp_path)))
+    told = [evidence.statement for evidence in judged.evidence if "known case" in evidence.statement]
+    assert any("flat battery" in line and "battery was flat" in line and "replace it" in line for line in told)
+
+
+def test_a_case_without_a_name_is_named_by_class_and_function(tmp_path: Path) -> None:
+    case = case_of(Facts(from_log(HUNG_IO.encode()), 0.0), "a slow disk")
+    assert case.id == "hung_task-jbd2_journal_commit_transaction"
+    assert case.title == "hung task in jbd2_journal_commit_transaction [jbd2]"
+    save(tmp_path, case)
+    with pytest.raises(UserError, match="already"):
+        save(tmp_path, case)
+
+
+@pytest.mark.parametrize(("log", "cause", "said"), [(b"all is well", "x", "kept"), (HUNG_IO.encode(), " ", "needs"),
+                                                    (HUNG_IO.encode(), "x" * 2001, "too long")])  # fmt: skip
+def test_what_cannot_be_kept_is_said(log: bytes, cause: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        case_of(Facts(from_log(log), 0.0), cause)
