@@ -9,6 +9,7 @@ Formats: ELF, kdump-compressed (makedumpfile, QEMU), flattened kdump; the readin
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
