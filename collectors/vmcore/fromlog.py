@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time as clocks
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from collectors.vmcore import frames, klog, oomlog
@@ -75,22 +76,35 @@ def from_log(data: bytes, path: str = "") -> Vmcore:
     began = clocks.process_time()
     log = klog.parse(data)
     found = reports(log.lines)
+    vmcore = completed(
+        Vmcore(
+            header=_header(log, path, len(data)),
+            panic=panic(log.lines, found),
+            log=log.lines,
+            reports=found,
+            ran=("kernel_log",),
+            skipped=tuple(_skipped(log)),
+        )
+    )
+    return replace(vmcore, seconds=clocks.process_time() - began)
+
+
+def completed(vmcore: Vmcore) -> Vmcore:
+    """Return a crash whose tasks are not known with what its log tells of them, of locks, memory and modules.
+
+    That is all of a log, and of a dump whose structures could not be read.
+    """
+    found = vmcore.reports
     out_of_memory = any(report.kind == "oom" for report in found)
-    tasks = _tasks(found) or (oomlog.tasks(log.lines) if out_of_memory else ())
+    tasks = _tasks(found) or (oomlog.tasks(vmcore.log) if out_of_memory else ())
     locks, cycles = _locks(found, tasks)
-    return Vmcore(
-        header=_header(log, path, len(data)),
-        panic=panic(log.lines, found),
+    return replace(
+        vmcore,
         tasks=tasks,
         locks=locks,
         cycles=cycles,
-        memory=oomlog.memory(log.lines) if out_of_memory else None,
-        modules=modules(log.lines),
-        log=log.lines,
-        reports=found,
-        ran=("kernel_log",),
-        skipped=tuple(_skipped(log)),
-        seconds=clocks.process_time() - began,
+        memory=vmcore.memory or (oomlog.memory(vmcore.log) if out_of_memory else None),
+        modules=vmcore.modules or modules(vmcore.log),
     )
 
 

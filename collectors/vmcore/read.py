@@ -125,6 +125,10 @@ class _Reading:
         if self._header is None:
             raise WardroundError(f"{self._path} could not be read", f"the reader {failure} while opening it")
         vmcore = _parsed(self._header, self._parts)
+        if vmcore.log and not vmcore.tasks:
+            from collectors.vmcore.fromlog import completed
+
+            vmcore = completed(vmcore)
         return replace(
             vmcore,
             ran=tuple(f"vmcore.{name}" for name in self._ran),

@@ -17,6 +17,7 @@ from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse, StackFram
 
 _MIB = 2**20
 _MOST_NAMED = 4
+_TASKS = "task_struct"  # the cache with one object for each task
 _HELD = {
     "anonymous": "anonymous memory of tasks",
     "page_cache": "page cache",
@@ -196,6 +197,9 @@ def _ranked(facts: Facts, holder: MemoryHolder) -> Culprit:
             return _of_task(facts, int(holder.name, 16))
         except ValueError:
             return Culprit("kernel_function", _HELD["anonymous"])
+    of_tasks = holder.kind == "kernel_stacks" or holder.name == _TASKS
+    if of_tasks and (stacks := _of_stacks(facts)) is not None:
+        return stacks
     if holder.kind in ("slab", "vmalloc"):
         named = (holder.name,) if holder.kind == "vmalloc" else ()
         filler = _filler(facts, holder.name, holder.module, (*holder.functions, *named))
@@ -203,8 +207,6 @@ def _ranked(facts: Facts, holder: MemoryHolder) -> Culprit:
     if holder.kind in _KERNELS_OWN:
         asked = _asked_last(facts)
         return asked if asked.label("module") else _taker(facts, holder) or asked
-    if "stack" in holder.kind and (stacks := _of_stacks(facts)) is not None:
-        return stacks
     return Culprit("kernel_function", _HELD.get(holder.name, holder.name))
 
 
@@ -298,7 +300,11 @@ def _memory_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
     elif cache and culprit.name != cache:
         what = f"{where} is the likely filler of the cache {cache}{told}"
     elif cache:
-        what = f"the cache {cache} grew{told}"
+        what = (
+            f"too many tasks, whose structures fill the cache {cache}{told}"
+            if cache == _TASKS
+            else f"the cache {cache} grew{told}"
+        )
     else:
         who = culprit.label("task")
         what = f"the largest part is {culprit.name}{f', first {who}' if who else ''}{told}"

@@ -280,6 +280,8 @@ class Facts:
     def _again(self, look_for: str, show: Sequence[str]) -> str:
         """The command that shows a finding again: the narrowest question that the file answers."""
         path = self.vmcore.header.path or "vmcore-dmesg.txt"
+        if any(part.name == "vmcore.tasks" for part in self.vmcore.skipped):
+            show = ()  # nothing but the log can be asked
         if self.vmcore.header.tier == "log":
             return command("grep -n -F -- {} {}", look_for, path)
         if not show and len(look_for) > 1 and any(look_for.casefold() in x.text.casefold() for x in self.vmcore.log):

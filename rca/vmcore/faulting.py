@@ -279,25 +279,38 @@ def _end(findings: Mapping[str, Finding]) -> str:
 
 
 def _corruption_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Finding]) -> str:
-    what = _CORRUPTED.get(facts.kind, "worked on corrupted memory")
+    poison = findings.get("poison")
+    seen = poison.statement if poison is not None and poison.value > 0 else ""
+    what = _CORRUPTED.get(facts.kind) or _met(seen)
+    parts = [seen] if seen else []
+    parts += _stale(facts, findings)
     if facts.kind == "slab_corruption" and "tracked" in findings:
         what = "last handled a slab object that was then overwritten or freed again"
-    poison = findings.get("poison")
-    told = f": {poison.statement}" if poison and poison.value > 0 else _stale(facts, findings)
+    if (forbidden := findings.get("forbidden")) is not None:
+        what, parts = "accessed memory that it must not write", [forbidden.statement]
+    told = f": {'; '.join(parts)}" if parts else ""
     if facts.jumped and facts.context is not None and facts.kind in _BAD_ACCESS:
         return f"{_where(culprit)} lost its way{_task(facts)}: the CPU ran at {_astray(facts)}{told}.{_end(findings)}"
-    if (forbidden := findings.get("forbidden")) is not None:
-        what, told = "accessed memory that it must not write", f": {forbidden.statement}"
     return f"{_where(culprit)}{_called_by(facts, culprit)} {what}{_task(facts)}{told}.{_end(findings)}"
 
 
-def _stale(facts: Facts, findings: Mapping[str, Finding]) -> str:
-    """What still points to freed memory, where that is what was met."""
-    found = findings.get("freed_object") or findings.get("free_list")
+def _met(poison: str) -> str:
+    """What a bad pointer says that the accused did, by the words of its poison."""
+    if "freed" in poison:
+        return "used memory that had been freed"
+    if "deleted list entry" in poison:
+        return "followed a list entry that had been deleted"
+    return "used a pointer that text was written over" if "the text" in poison else "worked on corrupted memory"
+
+
+def _stale(facts: Facts, findings: Mapping[str, Finding]) -> list[str]:
+    """What still points to freed memory, where that is what was met, and where the allocator knows who freed it."""
     kept = next((a for a in facts.anomalies("freed_object") if a.certainty in ("read", "derived")), None)
-    parts = [found.statement] if found else []
-    parts += [kept.statement] if kept and facts.kind in _MET_FREED else []
-    return f": {'; '.join(parts)}" if parts else ""
+    of_variable = [kept.statement] if kept and facts.kind in _MET_FREED else []
+    free_list, register = findings.get("free_list"), findings.get("freed_object")
+    if free_list is not None:
+        return [free_list.statement, *of_variable]
+    return of_variable or ([register.statement] if register else [])
 
 
 def _astray(facts: Facts) -> str:
@@ -327,10 +340,23 @@ def _corruption_chain(facts: Facts, culprit: Culprit) -> tuple[str, ...]:
         return (f"{culprit.name} used up the kernel stack", "the guard page was hit", "the kernel panicked")
     if facts.kind == "stack_protector":
         return (f"a write in {culprit.name} ran over its stack frame", "the canary did not match on return", "panic")
-    return ("memory was overwritten or used after it was freed", f"{culprit.name} met it", "the kernel stopped there")
+    seen = " ".join(words for _, _, words in facts.poisons())
+    if facts.jumped and facts.kind in _BAD_ACCESS:
+        why = "a return address or a pointer to a function was overwritten"
+    elif "freed" in seen:
+        why = "an object was freed while something still pointed to it"
+    else:
+        why = (
+            "text was written over a pointer"
+            if "the text" in seen
+            else "memory was overwritten, or used after it was freed"
+        )
+    return (why, f"{culprit.name} met it", "the kernel stopped there")
 
 
 def _refcount_chain(facts: Facts, culprit: Culprit) -> tuple[str, ...]:
+    if facts.kind == "divide":
+        return ("a count was zero that must not be", f"{culprit.name} divided by it", "the CPU trapped")
     if facts.kind == "bug":
         return (
             "a count or a state was left wrong",

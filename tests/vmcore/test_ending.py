@@ -68,9 +68,10 @@ def test_of_several_modules_the_one_that_a_task_runs_is_accused_else_the_cache()
     assert any("fax, mail have code" in e.statement and "(hint)" in e.statement for e in judged.evidence)
 
 
-def test_stacks_of_many_alike_tasks_name_their_function() -> None:
+@pytest.mark.parametrize(("kind", "name"), [("kernel_stacks", "kernel_stacks"), ("slab", "task_struct")])
+def test_stacks_and_structures_of_many_alike_tasks_name_their_function(kind: str, name: str) -> None:
     helpers = [task(n, f"help/{n}", "helper", "mail", "helper_main") for n in range(100, 140)]
-    stacks = MemoryHolder("kernel_stacks", "kernel_stacks", 40 * MIB, 0.4, statement="kernel stacks: 40 MiB")
+    stacks = MemoryHolder(kind, name, 40 * MIB, 0.4, statement="kernel stacks: 40 MiB")
     first = short(stacks, task(1, "init", "do_wait"), *helpers).hypotheses[0]
     assert (first.culprit.name, first.culprit.label("module")) == ("helper", "mail")
     assert "40 tasks named help/* are in helper [mail], all with one and the same stack" in first.headline

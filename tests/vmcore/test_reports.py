@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from collectors.vmcore.addresses import classify, meaning
-from collectors.vmcore.fromlog import first_cause, from_log, read_log
+from collectors.vmcore.fromlog import completed, first_cause, from_log, read_log
 from collectors.vmcore.oomlog import memory
 from collectors.vmcore.reports import reports
 from wardround.models.vmcore import LogLine, Report
@@ -250,6 +251,14 @@ def test_memory_of_an_oom_report() -> None:
     assert memory.total == 2096984 * 4096
     assert dict(memory.parts)["anonymous"] == (412 + 1931022) * 4096
     assert memory.largest_tasks[0] == (7310, 1902344 * 4096)
+
+
+@pytest.mark.parametrize("log", ["oom_tasks_6.1.log", "io_hang_behind_lock_6.1.log"])
+def test_a_dump_whose_structures_cannot_be_read_is_completed_from_its_log(log: str) -> None:
+    whole = read_log(LOGS / log)
+    bare = replace(whole, tasks=(), locks=(), cycles=(), memory=None, modules=())
+    assert bare != whole
+    assert completed(bare) == whole
 
 
 def test_stacks_of_all_nodes_are_a_part_of_memory() -> None:
