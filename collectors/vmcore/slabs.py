@@ -82,7 +82,7 @@ class Slabs:
         self._random_at = self._cache.at("random") if self._cache.has("random") else None
         self._taken: dict[int, frozenset[int]] = {}
         self.caches: dict[int, Cache] = {}
-        for node in each_node(prog, prog.symbol("slab_caches").address, MOST_CACHES):
+        for node in each_node(prog, prog.symbol("slab_caches").address, MOST_CACHES, "slab caches"):
             address = node - self._cache.at("list")
             try:
                 self.caches[address] = self._read(address)

@@ -37,7 +37,7 @@ class _Queues:
         self.parts: dict[int, int] = {}
         self.rescuers: list[int] = []
         self.pools: dict[int, None] = {}
-        for node in each_node(prog, prog.symbol("workqueues").address, MOST_QUEUES):
+        for node in each_node(prog, prog.symbol("workqueues").address, MOST_QUEUES, "workqueues"):
             try:
                 self._add(node - self.queue.at("list"))
             except FaultError:
@@ -70,7 +70,7 @@ class _Queues:
     def waiting(self) -> Iterator[tuple[int, str]]:
         """Yield (work item, queue) of what is queued in a pool or held back by its queue's limit."""
         for pool in self.pools:
-            for node in each_node(self.prog, pool + self.pool.at("worklist"), MOST_ITEMS):
+            for node in each_node(self.prog, pool + self.pool.at("worklist"), MOST_ITEMS, "queued work"):
                 yield node - self.work.at("entry"), ""
         held = self.part.at("inactive_works", "delayed_works")
         for part in self.parts:

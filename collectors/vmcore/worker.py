@@ -23,7 +23,7 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from collectors.vmcore import pieces
+from collectors.vmcore import pieces, walk
 from collectors.vmcore.open import DAMAGE, Beside, Dump, open_dump
 from collectors.vmcore.sections import SECTIONS, Section
 from wardround.deadline import at_most
@@ -119,7 +119,7 @@ def read(dump: Dump, known: Vmcore, sections: tuple[Section, ...] = SECTIONS) ->
 
 def _lost(dump: Dump, told: set[str]) -> Iterator[dict[str, Any]]:
     """What is not to be had of a dump, each once."""
-    for name, reason in dump.lost.items():
+    for name, reason in (*dump.lost.items(), *walk.broken(dump.prog).items()):
         if name not in told:
             told.add(name)
             yield {"skipped": name, "reason": reason}

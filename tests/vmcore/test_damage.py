@@ -111,3 +111,20 @@ def test_a_list_of_tasks_that_loses_some_is_told(vmcores: Vmcores, small: Path, 
     (found,) = _all([case], tmp_path).values()
     assert found is not None
     assert any("tasks are not on the lists" in each.reason for each in found.coverage.skipped)
+
+
+def test_each_broken_list_is_named(vmcores: Vmcores, small: Path, tmp_path: Path) -> None:
+    """A deadlock whose list of waiters is broken must not pass for a mere hung task without a word."""
+    locks = locks_of(small)
+    cases = {case.name: case for case in damage.loops(small, vmcores.get("abba").path, locks)}
+    wanted = {
+        "modules: the head is its own next": "the list of modules",
+        "caches: an entry is its own next": "the list of slab caches",
+        "workqueues: an entry is its own next": "the list of workqueues",
+        "waiters of a mutex: an entry is its own next": "the lock's list of waiters",
+    }
+    found = _all([cases[name] for name in wanted], tmp_path)
+    for name, words in wanted.items():
+        told = found[name]
+        assert told is not None
+        assert any(words in each.reason for each in told.coverage.skipped), (name, told.coverage.skipped)
