@@ -13,6 +13,7 @@ from pathlib import Path
 LOAD, NOTE = 1, 4
 _AUXV, _PRPSINFO = 6, 3  # notes of a program's core; a kernel's has none of them
 _MOST_HEADERS = 1 << 20
+SMALL_COPY = b"WARDROUND"  # a note that tells which version chose the pages
 _MANY = 0xFFFF  # the header's count is too small: the first section tells it
 _MOST_NOTES = 64 << 20
 _PAGE = 4096
@@ -67,6 +68,12 @@ def each_note(raw: bytes) -> Iterator[tuple[bytes, int, bytes]]:
         content_at = name_at + -(-name_size // 4) * 4
         yield raw[name_at : name_at + name_size].rstrip(b"\0"), kind, raw[content_at : content_at + size]
         at = content_at + -(-size // 4) * 4
+
+
+def note(name: bytes, kind: int, content: bytes) -> bytes:
+    """Return one note as it lies in a file."""
+    head = struct.pack("<III", len(name) + 1, len(content), kind)
+    return head + name.ljust(-(-(len(name) + 1) // 4) * 4, b"\0") + content.ljust(-(-len(content) // 4) * 4, b"\0")
 
 
 def is_of_a_program(path: Path) -> bool:

@@ -35,6 +35,7 @@ from collectors.vmcore.formats import NUMBERS, identify
 from collectors.vmcore.kdump import CutError
 from collectors.vmcore.symbols import VARIABLES
 from collectors.vmcore.walk import nodes
+from wardround import __version__
 from wardround.errors import UserError, one_line
 from wardround.models.vmcore import DumpFormat, Tier
 
@@ -114,6 +115,10 @@ def open_dump(
     dump = Dump(path, format_, path.stat().st_size, prog, architecture or "x86_64", info)
     if cut := _cut(dump):
         dump.lost["file"] = cut
+    if chosen := _chosen_by(path):
+        dump.lost["small copy"] = (
+            f"this is a small copy whose pages version {chosen} chose: what {__version__} looks at beyond may be left out"
+        )
     if not info:
         dump.lost["symbols"] = "the dump has no VMCOREINFO: nothing in it can be found by name"
         return dump
@@ -169,6 +174,13 @@ def _let_go(path: Path) -> None:
             start, _, stop = addresses.partition("-")
             at, end = int(start, 16), int(stop, 16)
             libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(end - at), _DONT_NEED)  # comes back when it is read
+
+
+def _chosen_by(path: Path) -> str:
+    """The version that made a small copy; empty where this one did, or it is a whole dump."""
+    made = (content for name, _, content in elf.each_note(elf.notes(path)) if name == elf.SMALL_COPY)
+    version = next(made, b"").decode("ascii", "replace")
+    return version if version != __version__ else ""
 
 
 def _cut(dump: Dump) -> str:

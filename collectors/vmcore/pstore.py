@@ -1,9 +1,9 @@
 """Which of pstore's records are of one crash: a crash leaves several, and a folder may hold several crashes.
 
-Source: the records' names and times (Linux' Documentation/admin-guide/pstore-blk and ramoops, fs/pstore). EFI cuts a log
-into parts of 1 KiB whose names begin with the crash's time; ramoops and ERST have one record a report, an oops and the
-panic it led to being two. What a kernel could not unpack ends in ``.enc.z``. Where records were moved after the reboot
-all bear its time: those of ramoops are then taken for one crash.
+Source: the records' names and times (Linux' fs/pstore and its backends). EFI cuts a log into parts of 1 KiB whose names
+begin with the crash's time; ramoops and ERST have one record a report, an oops and the panic it led to being two. What
+a kernel could not unpack ends in ``.enc.z``. Where records were moved after the reboot all bear its time: those of
+ramoops are then taken for one crash.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 PACKED = ".enc.z"
-RECORD = re.compile(r"(?:dmesg|console)-[\w-]+(?:\.enc\.z)?")
+_BACKENDS = "efi(?:_pstore)?|erst|ramoops|nvram|pstore_blk|pstore_zone|blkoops"
+RECORD = re.compile(rf"(?:dmesg|console)-(?:{_BACKENDS})-\d+(?:\.enc\.z)?")
 _EFI = re.compile(r"dmesg-efi(?:_pstore)?-(\d{10})\d{5}(?:\.enc\.z)?")  # time, two digits of part, three of count
 _APART = 90.0  # seconds between the records of one crash: an oops, and the panic it led to
 _MOST_UNPACKED = 1 << 20

@@ -2,8 +2,8 @@
 
     python -m collectors.vmcore.slim FILE --out DESCRIPTOR [--pack]
 
-The analysis runs once over the dump while every physical page it touches is noted; those pages and the dump's notes
-become an ELF core, whose analysis is the same. What is not touched, user programs' memory above all, is not in it. Of
+The analysis runs once over the dump while every physical page it touches is noted; those pages, what else a later
+version may look at (`keep`) and the dump's notes become an ELF core, whose analysis is the same. What is not touched, user programs' memory above all, is not in it. Of
 what is in it the kernel log is searched for secrets, and those are overwritten with x; task names, module names and
 whatever lies on the same 4 KiB pages as kernel structures stay as they were.
 Cost: three times that of the analysis, for every read passes through here.
@@ -15,7 +15,6 @@ import argparse
 import lzma
 import os
 import re
-import struct
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -27,12 +26,15 @@ from drgn import FaultError, Program
 
 from collectors.vmcore import elf, kdump, worker
 from collectors.vmcore.formats import NUMBERS, identify
+from collectors.vmcore.keep import keep
 from collectors.vmcore.open import Dump, load, open_dump
+from wardround import __version__
 from wardround.errors import UserError
 from wardround.models.vmcore import Vmcore
 from wardround.redaction import MASK, redact
 
 PAGE = 4096
+MADE_BY = elf.note(elf.SMALL_COPY, 0, __version__.encode())
 _PHYSICAL_SPACE = 1 << 46
 _MOST_BYTES = 1 << 30
 _LONG, _CONTEXT = 8, 12  # characters: what is shorter is looked for with so much before it
@@ -96,11 +98,7 @@ def notes_of(dump: Dump) -> bytes:
     """The dump's own ELF notes (registers of each CPU, VMCOREINFO); where there are none VMCOREINFO alone."""
     if found := elf.notes(dump.path) if dump.format == "elf" else kdump.notes(dump.path):
         return found
-    text = "".join(f"{key}={value}\n" for key, value in dump.info.items()).encode()
-    name = b"VMCOREINFO\0"
-    return (
-        struct.pack("<III", len(name), len(text), 0) + name.ljust(12, b"\0") + text.ljust(-(-len(text) // 4) * 4, b"\0")
-    )
+    return elf.note(b"VMCOREINFO", 0, "".join(f"{key}={value}\n" for key, value in dump.info.items()).encode())
 
 
 def write(out: IO[bytes], notes: bytes, pages: Pages, secrets: dict[bytes, bytes], machine: int) -> int:
@@ -149,13 +147,14 @@ def main() -> int:
             log = [line.text for line in message["fields"]["log"]]
         if "begin" in message:
             worker.tell(**message)
+    keep(dump)
     secrets = secrets_in(log)
     with ExitStack() as files:
         out: IO[bytes] = files.enter_context(os.fdopen(options.out, "wb"))
         if options.pack:
             out = files.enter_context(lzma.open(out, "wb", preset=6))
         try:
-            size = write(out, notes_of(dump), pages, secrets, NUMBERS.get(dump.architecture, 62))
+            size = write(out, notes_of(dump) + MADE_BY, pages, secrets, NUMBERS.get(dump.architecture, 62))
         except OSError as error:
             worker.tell(refused={"what": "the copy cannot be written", "why": str(error), "do": ""})
             return 0

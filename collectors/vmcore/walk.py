@@ -22,15 +22,15 @@ def nodes(prog: Program, head: int, most: int, name: str = "") -> Iterator[int]:
     """
     seen = {head}
     for link in (0, 8):
-        node = _link(prog, head + link)
+        last, node = head, _link(prog, head + link)
         while node and node not in seen and len(seen) <= most:
             seen.add(node)
             yield node
-            node = _link(prog, node + link)
-        if node == head:
+            last, node = node, _link(prog, node + link)
+        if node == head and (link or _link(prog, head + 8) == last):
             return
         if name and not link:
-            how = "loops" if node in seen else "goes on" if node else "breaks off"
+            how = "ends too early" if node == head else "loops" if node in seen else "goes on" if node else "breaks off"
             count = f"{len(seen) - 1} entr{'y' if len(seen) == 2 else 'ies'}"
             broken(prog)[f"list of {name}"] = f"the list of {name} {how} after {count}"
 
