@@ -117,7 +117,7 @@ def open_dump(
         dump.lost["file"] = cut
     if chosen := _chosen_by(path):
         dump.lost["small copy"] = (
-            f"this is a small copy whose pages version {chosen} chose: what {__version__} looks at beyond may be left out"
+            f"a small copy, whose pages version {chosen} chose: what {__version__} looks at beyond may be left out"
         )
     if not info:
         dump.lost["symbols"] = "the dump has no VMCOREINFO: nothing in it can be found by name"

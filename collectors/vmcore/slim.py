@@ -1,11 +1,12 @@
-"""Makes a small copy of a dump that holds just the pages the analysis reads, so that a crash can be shared.
+"""Makes a small copy of a dump that holds the pages the analysis reads, so that a crash can be shared.
 
     python -m collectors.vmcore.slim FILE --out DESCRIPTOR [--pack]
 
 The analysis runs once over the dump while every physical page it touches is noted; those pages, what else a later
-version may look at (`keep`) and the dump's notes become an ELF core, whose analysis is the same. What is not touched, user programs' memory above all, is not in it. Of
-what is in it the kernel log is searched for secrets, and those are overwritten with x; task names, module names and
-whatever lies on the same 4 KiB pages as kernel structures stay as they were.
+version may look at (`keep`) and the dump's notes become an ELF core, whose analysis is the same. What is not touched,
+user programs' memory above all, is not in it. Of what is in it the kernel log is searched for secrets, and those are
+overwritten with x; task names, module names and whatever lies on the same 4 KiB pages as kernel structures stay as
+they were.
 Cost: three times that of the analysis, for every read passes through here.
 """
 

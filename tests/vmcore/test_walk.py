@@ -59,7 +59,7 @@ def test_a_list_that_does_not_end_is_told_by_its_name() -> None:
     assert _told(ring((1, 3), (2, 0), (3, 1), (0, 2))) == []
     assert _told(ring((1, 3), (2, 0), (1, 1), (0, 2))) == ["the list of modules loops after 2 entries"]
     assert _told(ring((1, 4), (-1, 0), (3, 1), (4, 2), (0, 3))) == ["the list of modules breaks off after 1 entry"]
-    assert _told(ring((2, 2), (2, 0), (0, 1))) == ["the list of modules ends too early after 1 entry"]
+    assert _told(ring((2, 1), (2, 0), (0, 1))) == ["the list of modules ends too early after 1 entry"]
     long = ring(*((number + 1 if number < 49 else 0, number - 1) for number in range(50)))
     assert _told(long, most=10) == ["the list of modules goes on after 10 entries"]
 
