@@ -137,8 +137,8 @@ def cases(folder: Path, manifest: list[dict[str, Any]]) -> Iterator[damage.Case]
     yield from damage.storms(small)
     for format_ in ("kdump", "flattened"):
         if format_ in whole:
-            yield from damage.flips(whole[format_], 20)
-            yield from damage.storms(whole[format_], 2)
+            yield from damage.flips(whole[format_], 100)
+            yield from damage.storms(whole[format_], 5)
     yield from damage.formats(small)
     yield from damage.foreign(small)
     if "kdump" in whole:

@@ -1,4 +1,4 @@
-"""What a kdump-compressed dump holds is found as far as the file goes, in every form and packing but LZO."""
+"""What a kdump-compressed dump holds is found as far as the file goes, in every form and packing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from tests.vmcore.conftest import Vmcores
 
 BLOCK = 4096
 PAGES = {1: b"one" * 100, 2: b"two", 9: b"nine", 4100: b"far", 4101: b"farther"}
+# The last page, as liblzo2 packs it.
+LZO = "05666172746865720020000000000000000000000000000000d2000000020000000000000000000000000000000000000000110000"
 PACKED: dict[int, tuple[int, Callable[[bytes], bytes]]] = {
     1: (0x20, lambda page: bytes(pyarrow.compress(page, codec="zstd", asbytes=True))),
     2: (1, zlib.compress),
     9: (4, lambda page: bytes(pyarrow.compress(page, codec="snappy", asbytes=True))),
     4100: (0, bytes),
-    4101: (2, lambda page: b"lzo"),
+    4101: (2, lambda page: bytes.fromhex(LZO)),
 }
 
 
@@ -64,13 +66,11 @@ def test_pages_are_found_and_unpacked(tmp_path: Path, flat: bool) -> None:
     with closing(Kdump(tmp_path / "dump")) as dump:
         assert dump.notes == b"notes" * 20
         assert dump.missing() == (0, len(PAGES))
-        for number, content in list(PAGES.items())[:4]:
+        for number, content in PAGES.items():
             assert dump.page(number) == content.ljust(BLOCK, b"\0")
         for number in (0, 3, 5000, 1 << 40):
             with pytest.raises(CutError, match="left out"):
                 dump.page(number)
-        with pytest.raises(CutError, match="LZO"):
-            dump.page(4101)
 
 
 TABLE = 4 * BLOCK
