@@ -15,14 +15,15 @@ from drgn import FaultError, Program
 
 from collectors.vmcore.words import words
 
-_IMAGE, _IMAGE_SIZE = 0xFFFFFFFF80000000, 1 << 30
-_MOST_MEMORY = 1 << 46
+_IMAGE, _IMAGE_SIZE = 0xFFFFFFFF80000000, "536870912"  # bytes; twice as much where the kernel may move
+_MOST_IMAGE, _MOST_MEMORY = 1 << 30, 1 << 46
 
 
 def image(prog: Program, info: Mapping[str, str]) -> None:
     """Map the kernel's image, where VMCOREINFO tells where it lies."""
     with suppress(ValueError):
-        _map(prog, _IMAGE, _IMAGE_SIZE, int(info.get("NUMBER(phys_base)", "")))
+        size = int(info.get("NUMBER(KERNEL_IMAGE_SIZE)", _IMAGE_SIZE))
+        _map(prog, _IMAGE, min(size, _MOST_IMAGE), int(info.get("NUMBER(phys_base)", "")))
 
 
 def memory(prog: Program) -> None:
