@@ -1,4 +1,4 @@
-"""An ELF core's own table of contents: its segments and notes, and how much of the file should be there.
+"""An ELF core's own table of contents: its segments and notes, how much of the file should be there; and a new one's.
 
 Source: the program headers; nothing of it is believed beyond the file's end. drgn reads the same, but does not tell.
 """
@@ -13,8 +13,10 @@ from pathlib import Path
 LOAD, NOTE = 1, 4
 _AUXV, _PRPSINFO = 6, 3  # notes of a program's core; a kernel's has none of them
 _MOST_HEADERS = 1 << 20
+SMALL_COPY = b"WARDROUND"  # a note that tells which version chose the pages
 _MANY = 0xFFFF  # the header's count is too small: the first section tells it
 _MOST_NOTES = 64 << 20
+_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ def each_note(raw: bytes) -> Iterator[tuple[bytes, int, bytes]]:
         at = content_at + -(-size // 4) * 4
 
 
+def note(name: bytes, kind: int, content: bytes) -> bytes:
+    """Return one note as it lies in a file."""
+    head = struct.pack("<III", len(name) + 1, len(content), kind)
+    return head + name.ljust(-(-(len(name) + 1) // 4) * 4, b"\0") + content.ljust(-(-len(content) // 4) * 4, b"\0")
+
+
 def is_of_a_program(path: Path) -> bool:
     """Whether this is the core of a user's program: it carries the program's name or its auxiliary vector."""
     return any(name == b"CORE" and kind in (_AUXV, _PRPSINFO) for name, kind, _ in each_note(notes(path)))
@@ -77,3 +85,16 @@ def missing(path: Path) -> tuple[int, int]:
     """Return (bytes that lie behind the file's end, bytes that it should have)."""
     wanted = max((segment.offset + segment.size for segment in segments(path)), default=0)
     return max(0, wanted - path.stat().st_size), wanted
+
+
+def core(notes: bytes, runs: list[tuple[int, int]], machine: int) -> tuple[bytes, int]:
+    """Return (a core's headers and notes, its whole size). `runs` are (first page, number of pages) of memory."""
+    notes_at = 64 + 56 * (len(runs) + 1)
+    at = data_at = -(-(notes_at + len(notes)) // _PAGE) * _PAGE
+    head = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", 4, machine, 1, 0, 64, 0, 0, 64, 56, len(runs) + 1, 0, 0, 0)
+    head += struct.pack("<IIQQQQQQ", NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0)
+    for first, count in runs:
+        head += struct.pack("<IIQQQQQQ", LOAD, 7, at, 0, first * _PAGE, count * _PAGE, count * _PAGE, 0)
+        at += count * _PAGE
+    return (head + notes).ljust(data_at, b"\0"), at

@@ -17,6 +17,7 @@ HEAD = 4096  # bytes that are enough to tell
 ELF, KDUMP, FLATTENED = b"\x7fELF", (b"KDUMP   ", b"DISKDUMP"), b"makedumpfile"
 # ELF's machine numbers, and the names in a kdump header's utsname.
 MACHINES = {3: "i386", 62: "x86_64", 183: "aarch64", 243: "riscv64", 21: "ppc64", 22: "s390x", 40: "arm"}
+NUMBERS = {name: number for number, name in MACHINES.items()}
 _ET_CORE = 4
 _KINDS = {1: "an object or module", 2: "a program", 3: "a program or library"}
 _UTSNAME_AT, _UTSNAME_FIELD = 12, 65

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from collectors.vmcore import pstore
+
 MOST = 16
 _MOST_FOLDERS = 64
 _MOST_ENTRIES = 1024
 _DEPTH = 2  # systemd-pstore: a folder a time, in it one a record
 _DUMP = re.compile(r"(?:vmcore|dump)(?:[.-](?:flat|incomplete|\d{8,14}))?")
-_LOG = re.compile(r"vmcore-dmesg[\w-]*\.txt|dmesg\.(?:\d{8,14}|txt)|(?:dmesg|console)-[\w-]+")
-_PSTORE = re.compile(r"(?:dmesg|console)-[\w-]+")
+_LOG = re.compile(rf"vmcore-dmesg[\w-]*\.txt|dmesg\.(?:\d{{8,14}}|txt)|{pstore.RECORD.pattern}")
 _NAMES = re.compile(f"{_DUMP.pattern}|{_LOG.pattern}")
 _SECONDS = re.compile(r"\d{10}")  # systemd-pstore's name of a crash: Unix time
 
@@ -114,7 +115,7 @@ def _listed(folder: str) -> tuple[list[_File], list[str]]:
 
 
 def _crashes(folder: str, files: Sequence[_File]) -> Iterator[Left]:
-    """One crash a dump with the log beside it; without a dump, all of a folder's records are one."""
+    """One crash a dump with the log beside it; without a dump, one a log or one a group of pstore's records."""
     dumps = [file for file in files if _DUMP.fullmatch(file.name) and file.size]
     logs = [file for file in files if _LOG.fullmatch(file.name) and file.size]
     for dump in dumps:
@@ -122,11 +123,17 @@ def _crashes(folder: str, files: Sequence[_File]) -> Iterator[Left]:
         log = max(beside, key=lambda file: file.size, default=None)
         earliest = min(file.time for file in (dump, *beside))  # the log is written first, a large dump takes minutes
         yield Left(_told(folder, earliest), dump.path, log.path if log else "", dump.size)
-    records = [log for log in logs if _PSTORE.fullmatch(log.name)]
-    whole = max((log for log in logs if log not in records), key=lambda file: file.time, default=None)
-    # A console record alone is what any boot leaves, a crash or not.
-    if not dumps and (whole or any(log.name.startswith("dmesg") for log in records)):
-        yield Left(_told(folder, max(file.time for file in logs)), log=whole.path if whole else folder)
+    if dumps:
+        return
+    records = {log.path: log for log in logs if pstore.RECORD.fullmatch(log.name)}
+    whole = max((log for log in logs if log.path not in records), key=lambda file: file.time, default=None)
+    if whole:
+        yield Left(_told(folder, max(file.time for file in logs)), log=whole.path)
+        return
+    groups = pstore.crashes((log.path, log.time) for log in records.values())
+    for group in groups:
+        time = max(pstore.time_of(records[path].name, records[path].time) for path in group)
+        yield Left(_told(folder, time), log=folder if len(groups) == 1 else group[0])
 
 
 def _number(name: str) -> str:

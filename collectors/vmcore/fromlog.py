@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from collectors.vmcore import frames, klog, oomlog
+from collectors.vmcore import frames, klog, oomlog, pstore
 from collectors.vmcore.reports import panic_message, reports
 from wardround.models.diagnosis import Skipped
 from wardround.models.vmcore import (
@@ -57,18 +57,26 @@ _ENDED_BY = frozenset({"sysrq", "hung_task", "soft_lockup", "hard_lockup", "rcu_
 _LATE = 60.0  # seconds between a cause and what it brings about
 
 
-def read_log(path: Path) -> Vmcore:
-    """Read a kernel log file, or all files of a folder (pstore). :raises OSError: it cannot be read"""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return from_log(b"\n".join(_tail(file) for file in files if file.is_file()), str(path))
+def read_log(path: Path, most: int = klog.MOST_BYTES) -> Vmcore:
+    """Read a kernel log file, a record of pstore with the others of its crash, or a folder: its newest crash.
+
+    :raises OSError: it cannot be read
+    """
+    files, others = pstore.of_one_crash(path)
+    contents = [pstore.unpacked(file, _tail(file, most)) for file in files]
+    vmcore = from_log(b"\n".join(contents), str(path))
+    skipped = []
+    if others and path.is_dir():
+        skipped.append(Skipped("other_crashes", f"{path} holds the records of {others} more, name one of them"))
+    if packed := pstore.packed(files, contents):
+        skipped.append(Skipped("packed_records", f"{', '.join(packed)} cannot be unpacked"))
+    return replace(vmcore, skipped=(*vmcore.skipped, *skipped))
 
 
-def _tail(path: Path) -> bytes:
+def _tail(path: Path, most: int) -> bytes:
     with path.open("rb") as file:
-        size = path.stat().st_size
-        if size > klog.MOST_BYTES + 1:
-            file.seek(size - klog.MOST_BYTES - 1)
-        return file.read(klog.MOST_BYTES + 1)
+        file.seek(max(path.stat().st_size - most - 1, 0))
+        return file.read(most + 1)
 
 
 def from_log(data: bytes, path: str = "") -> Vmcore:

@@ -148,15 +148,21 @@ def _clock(text: str, shape: str) -> float | None:
 
 
 def _in_order(raws: list[_Raw]) -> Iterator[_Raw]:
-    """Put pstore's parts into the order of time: part 1 of a crash holds its last lines."""
+    """Put pstore's parts into the order of time: part 1 of a crash holds its last lines.
+
+    A panic's record begins with what the record of the oops before it holds: such lines are kept once.
+    """
     parts: list[tuple[int, int, list[_Raw]]] = [(0, 0, [])]
     for raw in raws:
         if found := _PART.fullmatch(raw.text):
             parts.append((int(found[1]), -int(found[2]), []))
         elif not (raw.text.startswith("====") and raw.text[4:8].isdigit()):  # the lead of a ramoops record
             parts[-1][2].append(raw)
+    seen: set[tuple[float | None, str]] = set()
     for _, _, held in sorted(parts, key=lambda part: part[:2]):
-        yield from held
+        yield from (raw for raw in held if raw.boot is None or (raw.boot, raw.text) not in seen)
+        if len(parts) > 1:
+            seen.update((raw.boot, raw.text) for raw in held)
 
 
 def _timed(held: list[_Raw]) -> tuple[list[LogLine], float | None]:

@@ -101,7 +101,7 @@ def _modules(dump: Dump) -> Iterator[Object]:
         dump.lost["modules"] = f"the list of modules cannot be read ({error})"
         return
     pointer: Type = prog.pointer_type(type_)
-    for node in nodes(prog, head or 0, MOST_MODULES):
+    for node in nodes(prog, head or 0, MOST_MODULES, "modules"):
         module = Object(prog, pointer, value=node - offset)
         try:
             if module.state.value_() == _UNFORMED:

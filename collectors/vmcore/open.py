@@ -8,9 +8,12 @@ Formats: ELF, kdump-compressed (makedumpfile, QEMU), flattened kdump; the readin
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,12 +30,14 @@ from drgn import (
 )
 from drgn.helpers.linux.kallsyms import module_kallsyms
 
-from collectors.vmcore import debuginfo, elf, kallsyms
+from collectors.vmcore import debuginfo, elf, kallsyms, kdump, linear, pieces
 from collectors.vmcore.btf import Btf, BtfError, BtfFinder
-from collectors.vmcore.formats import identify
+from collectors.vmcore.formats import NUMBERS, identify
+from collectors.vmcore.kdump import CutError
 from collectors.vmcore.layout import layout
 from collectors.vmcore.symbols import VARIABLES
 from collectors.vmcore.walk import nodes
+from wardround import __version__
 from wardround.errors import UserError, one_line
 from wardround.models.vmcore import DumpFormat, Tier
 
@@ -46,6 +51,7 @@ _ARCHITECTURES = {
     "arm": Architecture.ARM,
 }
 MOST_MODULES = 4096
+_DONT_NEED = 4
 # Reading damaged memory may fail in each of these ways; a section that meets one reports it and the others go on.
 DAMAGE = (
     BadDataError, FaultError, MissingDebugInfoError, LookupError, ValueError, OverflowError, TypeError, AttributeError,
@@ -90,26 +96,40 @@ class Beside:
     modules: Path | None = None
 
 
-def open_dump(path: Path, prepare: Callable[[Program], None] = lambda _: None, beside: Beside = Beside()) -> Dump:
+def open_dump(
+    path: Path,
+    prepare: Callable[[Program], None] = lambda _: None,
+    beside: Beside = Beside(),
+    core: int | None = None,
+) -> Dump:
     """Open a dump with what it carries itself, and what is `beside` it.
 
-    `prepare` is handed the program before anything is read from memory.
+    `prepare` is handed the program before anything is read from memory; `core` is a file reserved by `pieces`, for
+    processes that may write none.
 
     :raises UserError: it cannot be read, is no dump, or its header is damaged
     """
     format_, architecture = identify(path)
-    prog = load(path)
+    prog = load(path, core)
     _hide_user_half(prog)
     prepare(prog)
     info = _vmcoreinfo(prog)
     dump = Dump(path, format_, path.stat().st_size, prog, architecture or "x86_64", info)
-    behind, whole = elf.missing(path)
-    if behind:
-        dump.lost["file"] = f"the file is cut: {behind >> 20} of {whole >> 20} MiB are missing at its end"
+    if cut := _cut(dump):
+        dump.lost["file"] = cut
+    if chosen := _chosen_by(path):
+        dump.lost["small copy"] = (
+            f"a small copy, whose pages version {chosen} chose: what {__version__} looks at beyond may be left out"
+        )
     if not info:
         dump.lost["symbols"] = "the dump has no VMCOREINFO: nothing in it can be found by name"
         return dump
+    by_place = bool(cut) and dump.architecture == "x86_64"
+    if by_place:
+        linear.image(prog, info)
     _add_symbols(dump)
+    if by_place:
+        linear.memory(prog)
     _add_types(dump)
     _add_modules(dump)
     if beside.vmlinux is not None or beside.modules is not None:
@@ -117,28 +137,61 @@ def open_dump(path: Path, prepare: Callable[[Program], None] = lambda _: None, b
     return dump
 
 
-def load(path: Path) -> Program:
+def load(path: Path, core: int | None = None) -> Program:
     """Return drgn's program over a dump, without symbols or types.
 
-    QEMU's kdump files do not tell libkdumpfile their architecture: where drgn finds none it is given.
+    QEMU's kdump files do not tell libkdumpfile their architecture: where drgn finds none it is given. What it refuses
+    altogether is read page by page, as far as it goes.
 
     :raises UserError: it cannot be read or is no dump
     """
     format_, architecture = identify(path)
     known = _ARCHITECTURES.get(architecture or "x86_64")
     tries = [Program()] if format_ == "elf" or known is None else [Program(), Program(Platform(known))]
-    for last, prog in enumerate(tries, 1):
+    why = ""
+    for prog in tries:
         try:
             prog.set_core_dump(str(path))
-        except Exception as error:
-            if last == len(tries):
-                why = one_line(error)
-                raise UserError(
-                    f"{path} cannot be read as a crash dump", why, "see whether it was copied whole"
-                ) from error
+        except Exception as error:  # noqa: BLE001 - what drgn raises where libkdumpfile fails
+            why = one_line(error)
         else:
+            if format_ == "flattened":
+                _let_go(path)
             return prog
-    raise AssertionError("unreachable: the last try returns or raises")
+    if format_ != "elf":
+        machine = NUMBERS.get(architecture or "x86_64", 0)
+        with suppress(CutError):
+            return pieces.load(path, machine, pieces.reserve() if core is None else core)
+    raise UserError(f"{path} cannot be read as a crash dump", why, "see whether it was copied whole")
+
+
+def _let_go(path: Path) -> None:
+    """Give back the memory of a flattened file: to find its records libkdumpfile looked at all of it, mapped."""
+    status = path.stat()
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    libc = ctypes.CDLL(None)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, _, _, of, inode, *_ = line.split()
+        if (of, int(inode)) == (device, status.st_ino):
+            start, _, stop = addresses.partition("-")
+            at, end = int(start, 16), int(stop, 16)
+            libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(end - at), _DONT_NEED)  # comes back when it is read
+
+
+def _chosen_by(path: Path) -> str:
+    """The version that made a small copy; empty where this one did, or it is a whole dump."""
+    made = (content for name, _, content in elf.each_note(elf.notes(path)) if name == elf.SMALL_COPY)
+    version = next(made, b"").decode("ascii", "replace")
+    return version if version != __version__ else ""
+
+
+def _cut(dump: Dump) -> str:
+    """How much of the file is missing, empty where nothing is."""
+    if dump.format == "elf":
+        behind, whole = elf.missing(dump.path)
+        return f"the file is cut: {behind >> 20} of {whole >> 20} MiB are missing at its end" if behind else ""
+    pages, all_pages = kdump.missing(dump.path)
+    return f"the file is cut: {pages:,} of its {all_pages:,} pages of memory are missing" if pages else ""
 
 
 def _hide_user_half(prog: Program) -> None:

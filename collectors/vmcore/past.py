@@ -105,14 +105,12 @@ class PastCrashes:
             self._keep(crash, whole or told, why)
 
     def _of_log(self, path: str) -> tuple[Vmcore | None, str]:
-        from collectors.vmcore.fromlog import from_log
+        from collectors.vmcore.fromlog import read_log
 
         try:
-            files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
-            data = b"\n".join(_tail(file) for file in files if file.is_file())
+            vmcore = read_log(Path(path), _LOG_BYTES)
         except OSError as error:
             return None, f"{path} cannot be read ({error.strerror})"
-        vmcore = from_log(data[-_LOG_BYTES:], path)
         if vmcore.panic is None or (vmcore.panic.kind == "warning" and not any(r.fatal for r in vmcore.reports)):
             return None, f"{path} holds no report of a crash"
         return vmcore, ""
@@ -169,12 +167,6 @@ def essential(vmcore: Vmcore) -> Vmcore:
     telling = [t for t in vmcore.tasks if t.address in named or t.on_cpu or t.state.startswith("D")]
     telling.sort(key=lambda task: task.address not in named)
     return replace(vmcore, tasks=tuple(telling[:_TASKS]), log=vmcore.log[-_LOG_LINES:])
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - _LOG_BYTES, 0))
-        return file.read(_LOG_BYTES)
 
 
 def _available(roots: Roots) -> int:

@@ -180,10 +180,10 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
     question = QUESTION.validate_json(sys.stdin.read())
-    worker.limit()
+    core = worker.limit()
     try:
         with at_most(SECONDS, worker.OutOfTimeError):
-            worker.tell(answer=answer(open_dump(options.file), question))
+            worker.tell(answer=answer(open_dump(options.file, core=core), question))
     except UserError as error:
         worker.tell(refused={"what": error.what, "why": error.why, "do": error.do})
     except worker.OutOfTimeError:

@@ -142,6 +142,12 @@ def _locks(dump: Dump, known: Vmcore) -> Part:
     from collectors.vmcore.locks import read_locks
 
     found = read_locks(dump, known.tasks)
+    if found.unsolved:
+        tasks = [task for address in found.unsolved if (task := known.task(address)) is not None]
+        named = ", ".join(f"{task.comm} ({task.pid})" for task in tasks[:3]) + (", …" if len(tasks) > 3 else "")
+        dump.lost["some locks"] = (
+            f"what {named} waits for cannot be told: the lock's list of waiters is broken or not in the dump"
+        )
     return {"locks": found.locks, "cycles": found.cycles, "blockers": found.blockers}
 
 

@@ -14,6 +14,7 @@ from drgn import FaultError, Program
 
 from collectors.vmcore.layout import Layout, cpu_offsets, each_node, layout, slab_layout
 from collectors.vmcore.pages import PAGE_SHIFT, page_map
+from collectors.vmcore.walk import nodes
 from collectors.vmcore.words import words
 
 MOST_CACHES = 4096
@@ -82,7 +83,7 @@ class Slabs:
         self._random_at = self._cache.at("random") if self._cache.has("random") else None
         self._taken: dict[int, frozenset[int]] = {}
         self.caches: dict[int, Cache] = {}
-        for node in each_node(prog, prog.symbol("slab_caches").address, MOST_CACHES):
+        for node in nodes(prog, prog.symbol("slab_caches").address, MOST_CACHES, "slab caches"):
             address = node - self._cache.at("list")
             try:
                 self.caches[address] = self._read(address)

@@ -1,11 +1,12 @@
-"""Makes a small copy of a dump that holds just the pages the analysis reads, so that a crash can be shared.
+"""Makes a small copy of a dump that holds the pages the analysis reads, so that a crash can be shared.
 
     python -m collectors.vmcore.slim FILE --out DESCRIPTOR [--pack]
 
-The analysis runs once over the dump while every physical page it touches is noted; those pages and the dump's notes
-become an ELF core, whose analysis is the same. What is not touched, user programs' memory above all, is not in it. Of
-what is in it the kernel log is searched for secrets, and those are overwritten with x; task names, module names and
-whatever lies on the same 4 KiB pages as kernel structures stay as they were.
+The analysis runs once over the dump while every physical page it touches is noted; those pages, what else a later
+version may look at (`keep`) and the dump's notes become an ELF core, whose analysis is the same. What is not touched,
+user programs' memory above all, is not in it. Of what is in it the kernel log is searched for secrets, and those are
+overwritten with x; task names, module names and whatever lies on the same 4 KiB pages as kernel structures stay as
+they were.
 Cost: three times that of the analysis, for every read passes through here.
 """
 
@@ -15,7 +16,6 @@ import argparse
 import lzma
 import os
 import re
-import struct
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -26,17 +26,19 @@ from typing import IO
 from drgn import FaultError, Program
 
 from collectors.vmcore import elf, kdump, worker
-from collectors.vmcore.formats import MACHINES, identify
+from collectors.vmcore.formats import NUMBERS, identify
+from collectors.vmcore.keep import keep
 from collectors.vmcore.open import Dump, load, open_dump
+from wardround import __version__
 from wardround.errors import UserError
 from wardround.models.vmcore import Vmcore
 from wardround.redaction import MASK, redact
 
 PAGE = 4096
+MADE_BY = elf.note(elf.SMALL_COPY, 0, __version__.encode())
 _PHYSICAL_SPACE = 1 << 46
 _MOST_BYTES = 1 << 30
 _LONG, _CONTEXT = 8, 12  # characters: what is shorter is looked for with so much before it
-_MACHINES = {name: number for number, name in MACHINES.items()}
 
 
 class Pages:
@@ -97,30 +99,13 @@ def notes_of(dump: Dump) -> bytes:
     """The dump's own ELF notes (registers of each CPU, VMCOREINFO); where there are none VMCOREINFO alone."""
     if found := elf.notes(dump.path) if dump.format == "elf" else kdump.notes(dump.path):
         return found
-    text = "".join(f"{key}={value}\n" for key, value in dump.info.items()).encode()
-    name = b"VMCOREINFO\0"
-    return (
-        struct.pack("<III", len(name), len(text), 0) + name.ljust(12, b"\0") + text.ljust(-(-len(text) // 4) * 4, b"\0")
-    )
-
-
-def headers(notes: bytes, runs: list[tuple[int, int]], machine: int) -> tuple[bytes, int]:
-    """Return (an ELF core's headers and notes, its size). `runs` are (first page, number of pages) of memory."""
-    notes_at = 64 + 56 * (len(runs) + 1)
-    at = data_at = -(-(notes_at + len(notes)) // PAGE) * PAGE
-    head = b"\x7fELF\x02\x01\x01" + bytes(9)
-    head += struct.pack("<HHIQQQIHHHHHH", 4, machine, 1, 0, 64, 0, 0, 64, 56, len(runs) + 1, 0, 0, 0)
-    head += struct.pack("<IIQQQQQQ", elf.NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0)
-    for first, count in runs:
-        head += struct.pack("<IIQQQQQQ", elf.LOAD, 7, at, 0, first * PAGE, count * PAGE, count * PAGE, 0)
-        at += count * PAGE
-    return (head + notes).ljust(data_at, b"\0"), at
+    return elf.note(b"VMCOREINFO", 0, "".join(f"{key}={value}\n" for key, value in dump.info.items()).encode())
 
 
 def write(out: IO[bytes], notes: bytes, pages: Pages, secrets: dict[bytes, bytes], machine: int) -> int:
     """Write the ELF core and return its size."""
     runs = list(pages.runs())
-    head, size = headers(notes, runs, machine)
+    head, size = elf.core(notes, runs, machine)
     out.write(head)
     for first, count in runs:
         run = b"".join(pages.content(page) for page in range(first, first + count))
@@ -128,7 +113,7 @@ def write(out: IO[bytes], notes: bytes, pages: Pages, secrets: dict[bytes, bytes
     return size
 
 
-def watched(path: Path, pages: Pages) -> Dump:
+def watched(path: Path, pages: Pages, core: int) -> Dump:
     """Open a dump so that every read of memory passes through `pages`.
 
     libkdumpfile finds its pages by itself: so its dumps are read by way of an empty core with their notes, and drgn
@@ -136,9 +121,9 @@ def watched(path: Path, pages: Pages) -> Dump:
     """
     if identify(path)[0] == "elf":
         return open_dump(path, pages.watch)
-    inner = open_dump(path)
+    inner = open_dump(path, core=core)
     descriptor = os.memfd_create("core")
-    head, size = headers(notes_of(inner), [(0, 1)], _MACHINES.get(inner.architecture, 62))
+    head, size = elf.core(notes_of(inner), [(0, 1)], NUMBERS.get(inner.architecture, 62))
     os.write(descriptor, head)
     os.ftruncate(descriptor, size)
     return open_dump(Path(f"/proc/self/fd/{descriptor}"), pages.watch)
@@ -150,10 +135,10 @@ def main() -> int:
     parser.add_argument("--out", type=int, required=True)
     parser.add_argument("--pack", action="store_true")
     options = parser.parse_args()
-    worker.limit(writes=_MOST_BYTES)
+    core = worker.limit(writes=_MOST_BYTES)
     try:
-        pages = Pages(load(options.file))
-        dump = watched(options.file, pages)
+        pages = Pages(load(options.file, core))
+        dump = watched(options.file, pages, core)
     except UserError as error:
         worker.tell(refused={"what": error.what, "why": error.why, "do": error.do})
         return 0
@@ -163,13 +148,14 @@ def main() -> int:
             log = [line.text for line in message["fields"]["log"]]
         if "begin" in message:
             worker.tell(**message)
+    keep(dump)
     secrets = secrets_in(log)
     with ExitStack() as files:
         out: IO[bytes] = files.enter_context(os.fdopen(options.out, "wb"))
         if options.pack:
             out = files.enter_context(lzma.open(out, "wb", preset=6))
         try:
-            size = write(out, notes_of(dump), pages, secrets, _MACHINES.get(dump.architecture, 62))
+            size = write(out, notes_of(dump) + MADE_BY, pages, secrets, NUMBERS.get(dump.architecture, 62))
         except OSError as error:
             worker.tell(refused={"what": "the copy cannot be written", "why": str(error), "do": ""})
             return 0

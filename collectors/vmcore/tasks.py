@@ -100,7 +100,7 @@ def task_addresses(dump: Dump, processors: Iterable[Cpu] = ()) -> Iterator[int]:
             yield task
     sibling, own, signal = task_at.at("tasks"), task_at.at("thread_node"), task_at.at("signal")
     head = layout(prog, "struct signal_struct").at("thread_head")
-    for node in nodes(prog, first + sibling, MOST_TASKS):
+    for node in nodes(prog, first + sibling, MOST_TASKS, "tasks"):
         leader = node - sibling
         threads = [leader]
         try:

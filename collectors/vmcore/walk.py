@@ -15,20 +15,30 @@ from collectors.vmcore.words import words
 PAGE = 4096
 
 
-def nodes(prog: Program, head: int, most: int) -> Iterator[int]:
+def nodes(prog: Program, head: int, most: int, name: str = "") -> Iterator[int]:
     """Yield the addresses of the nodes of a `struct list_head`, each once, at most `most`.
 
-    It stops without an error where links break: compare what came with what was expected.
+    It stops without an error where links break; `broken` then tells of a list that has a name ("modules").
     """
     seen = {head}
     for link in (0, 8):
-        node = _link(prog, head + link)
+        last, node = head, _link(prog, head + link)
         while node and node not in seen and len(seen) <= most:
             seen.add(node)
             yield node
-            node = _link(prog, node + link)
-        if node == head:
+            last, node = node, _link(prog, node + link)
+        if node == head and (link or _link(prog, head + 8) == last):
             return
+        if name and not link:
+            how = "ends too early" if node == head else "loops" if node in seen else "goes on" if node else "breaks off"
+            count = f"{len(seen) - 1} entr{'y' if len(seen) == 2 else 'ies'}"
+            broken(prog)[f"list of {name}"] = f"the list of {name} {how} after {count}"
+
+
+def broken(prog: Program) -> dict[str, str]:
+    """How the named lists followed so far are broken, by what needs them."""
+    found: dict[str, str] = prog.cache.setdefault("wardround_broken_lists", {})
+    return found
 
 
 def _link(prog: Program, address: int) -> int:

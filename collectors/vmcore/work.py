@@ -14,6 +14,7 @@ from drgn import FaultError, Program
 from collectors.vmcore.layout import each_node, layout
 from collectors.vmcore.modules import AddressMap
 from collectors.vmcore.open import Dump
+from collectors.vmcore.walk import nodes
 from collectors.vmcore.words import words
 from wardround.models.vmcore import WorkItem
 
@@ -37,7 +38,7 @@ class _Queues:
         self.parts: dict[int, int] = {}
         self.rescuers: list[int] = []
         self.pools: dict[int, None] = {}
-        for node in each_node(prog, prog.symbol("workqueues").address, MOST_QUEUES):
+        for node in nodes(prog, prog.symbol("workqueues").address, MOST_QUEUES, "workqueues"):
             try:
                 self._add(node - self.queue.at("list"))
             except FaultError:
@@ -63,14 +64,14 @@ class _Queues:
             except FaultError:
                 continue
             for first in heads:
-                nodes = [first, *each_node(self.prog, first, _MOST_BUSY)] if first else []
-                yield from (node - self.worker.at("hentry") for node in nodes)
+                entries = [first, *each_node(self.prog, first, _MOST_BUSY)] if first else []
+                yield from (node - self.worker.at("hentry") for node in entries)
         yield from self.rescuers
 
     def waiting(self) -> Iterator[tuple[int, str]]:
         """Yield (work item, queue) of what is queued in a pool or held back by its queue's limit."""
         for pool in self.pools:
-            for node in each_node(self.prog, pool + self.pool.at("worklist"), MOST_ITEMS):
+            for node in nodes(self.prog, pool + self.pool.at("worklist"), MOST_ITEMS, "queued work"):
                 yield node - self.work.at("entry"), ""
         held = self.part.at("inactive_works", "delayed_works")
         for part in self.parts:

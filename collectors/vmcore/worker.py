@@ -24,6 +24,7 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from collectors.vmcore import pieces, walk
 from collectors.vmcore.open import DAMAGE, Beside, Dump, open_dump
 from collectors.vmcore.sections import SECTIONS, Section
 from wardround.deadline import at_most
@@ -40,8 +41,12 @@ class OutOfTimeError(Exception):
     """A section has used up its time."""
 
 
-def limit(writes: int = 0) -> None:
-    """Give up what reading a file does not need; no file may grow beyond `writes` bytes."""
+def limit(writes: int = 0) -> int:
+    """Give up what reading a file does not need; no file may grow beyond `writes` bytes.
+
+    Return a file in memory for `open_dump`, the only one that can be filled, by mapping it.
+    """
+    core = pieces.reserve()
     os.environ["DRGN_DISABLE_PLUGINS"] = "*"  # foreign code beside hostile data, and 40 ms
     libc = ctypes.CDLL(None)
     libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
@@ -51,6 +56,7 @@ def limit(writes: int = 0) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (writes, writes))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    return core
 
 
 def tell(**message: Any) -> None:
@@ -115,7 +121,7 @@ def read(dump: Dump, known: Vmcore, sections: tuple[Section, ...] = SECTIONS) ->
 
 def _lost(dump: Dump, told: set[str]) -> Iterator[dict[str, Any]]:
     """What is not to be had of a dump, each once."""
-    for name, reason in dump.lost.items():
+    for name, reason in (*dump.lost.items(), *walk.broken(dump.prog).items()):
         if name not in told:
             told.add(name)
             yield {"skipped": name, "reason": reason}
@@ -141,10 +147,10 @@ def main() -> int:
     parser.add_argument("--modules", type=Path)
     options = parser.parse_args()
     before = json.load(sys.stdin)
-    limit()
+    core = limit()
     try:
         with at_most(OPEN_SECONDS, OutOfTimeError):
-            dump = open_dump(options.file, beside=Beside(options.vmlinux, options.modules))
+            dump = open_dump(options.file, beside=Beside(options.vmlinux, options.modules), core=core)
     except UserError as error:
         tell(refused={"what": error.what, "why": error.why, "do": error.do})
         return 0

@@ -61,6 +61,29 @@ def test_records_of_pstore_are_one_crash_read_as_a_folder(tmp_path: Path) -> Non
     assert (crash.log, crash.dump) == (str(tmp_path), "")
 
 
+def test_several_crashes_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+    """EFI's names tell the time, also after systemd moved them; ramoops' records have that of the crash."""
+    for at, parts in ((1794000000, 3), (1795000000, 2)):
+        for part in range(1, parts + 1):
+            _file(tmp_path / "efi" / f"dmesg-efi_pstore-{at}{part:02}001")
+    newest, before = find([str(tmp_path / "efi")]).crashes
+    assert (newest.time, before.time) == (1_795_000_000.0, 1_794_000_000.0)
+    assert newest.log.endswith("dmesg-efi_pstore-179500000001001")
+    assert before.log.endswith("dmesg-efi_pstore-179400000001001")
+    for number, age in enumerate((90000.0, 30.0, 0.0)):  # a crash a day before, then an oops and its panic
+        _file(tmp_path / "ram" / f"dmesg-ramoops-{number}", age=age)
+    _file(tmp_path / "ram" / "console-ramoops-0")
+    newest, before = find([str(tmp_path / "ram")]).crashes
+    assert (newest.time, before.time) == (NOW, NOW - 90000.0)
+    assert newest.log.endswith("console-ramoops-0") or newest.log.endswith("dmesg-ramoops-1")
+
+
+def test_a_record_the_kernel_could_not_unpack_is_one(tmp_path: Path) -> None:
+    _file(tmp_path / "dmesg-efi_pstore-179500000001001.enc.z")
+    _file(tmp_path / "dmesg-erst-6323145678901234567")
+    assert len(find([str(tmp_path)]).crashes) == 1
+
+
 def test_a_console_record_alone_is_of_any_boot_and_no_crash(tmp_path: Path) -> None:
     _file(tmp_path / "console-ramoops-0")
     assert find([str(tmp_path)]).crashes == ()

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from collectors.vmcore.layout import layout
+from collectors.vmcore.open import open_dump
 from collectors.vmcore.read import read_crash, slim
 from collectors.vmcore.slim import masked, secrets_in
+from collectors.vmcore.tasks import cpus, task_addresses
 from tests.vmcore.conftest import Vmcores
 from wardround.errors import UserError
 from wardround.models.vmcore import Vmcore
@@ -49,6 +52,26 @@ def test_a_packed_copy_is_read_as_it_is(vmcores: Vmcores, tmp_path: Path) -> Non
     with lzma.open(tmp_path / "small.xz") as packed:
         assert packed.read(4) == b"\x7fELF"
     assert _told(read_crash(tmp_path / "small.xz")) == _told(read_crash(dump.path))
+
+
+def test_a_copy_of_another_version_says_that_pages_may_be_left_out(
+    vmcores: Vmcores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slim(vmcores.get("sysrq").path, tmp_path / "small")
+    assert "small copy" not in open_dump(tmp_path / "small").lost
+    monkeypatch.setattr("collectors.vmcore.open.__version__", "9.9")
+    assert "9.9 looks at" in open_dump(tmp_path / "small").lost["small copy"]
+
+
+def test_a_copy_keeps_what_a_later_version_may_look_at(vmcores: Vmcores, tmp_path: Path) -> None:
+    slim(vmcores.get("nullptr").path, tmp_path / "small")
+    small, whole = open_dump(tmp_path / "small"), open_dump(vmcores.get("nullptr").path)
+    for name in ("crashing_cpu", "console_drivers", "net_namespace_list"):
+        address = whole.prog.symbol(name).address
+        assert small.prog.read(address, 8) == whole.prog.read(address, 8), name
+    for task in task_addresses(whole, cpus(whole)):
+        size = layout(whole.prog, "struct task_struct").size
+        assert small.prog.read(task, size) == whole.prog.read(task, size)
 
 
 def test_secrets_in_the_kernel_log_are_not_in_the_copy(vmcores: Vmcores, tmp_path: Path) -> None:

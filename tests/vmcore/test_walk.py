@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from collectors.vmcore.walk import nodes, read_lossy
+from collectors.vmcore.walk import broken, nodes, read_lossy
 from tests.vmcore.opened import program
 
 BASE = 0x10000
@@ -47,6 +47,21 @@ def test_a_link_into_missing_memory_is_an_end() -> None:
 def test_a_long_list_is_bounded() -> None:
     memory = ring(*((number + 1 if number < 49 else 0, number - 1) for number in range(50)))
     assert len(numbers(memory, most=10)) <= 20
+
+
+def _told(memory: dict[int, bytes], most: int = 100) -> list[str]:
+    prog = program(memory)
+    assert list(nodes(prog, BASE, most, "modules"))
+    return list(broken(prog).values())
+
+
+def test_a_list_that_does_not_end_is_told_by_its_name() -> None:
+    assert _told(ring((1, 3), (2, 0), (3, 1), (0, 2))) == []
+    assert _told(ring((1, 3), (2, 0), (1, 1), (0, 2))) == ["the list of modules loops after 2 entries"]
+    assert _told(ring((1, 4), (-1, 0), (3, 1), (4, 2), (0, 3))) == ["the list of modules breaks off after 1 entry"]
+    assert _told(ring((2, 1), (2, 0), (0, 1))) == ["the list of modules ends too early after 1 entry"]
+    long = ring(*((number + 1 if number < 49 else 0, number - 1) for number in range(50)))
+    assert _told(long, most=10) == ["the list of modules goes on after 10 entries"]
 
 
 def test_missing_pages_are_zeros_and_counted() -> None:
