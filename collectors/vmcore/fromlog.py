@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time as clocks
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from collectors.vmcore import frames, klog, oomlog
@@ -75,22 +76,30 @@ def from_log(data: bytes, path: str = "") -> Vmcore:
     began = clocks.process_time()
     log = klog.parse(data)
     found = reports(log.lines)
-    out_of_memory = any(report.kind == "oom" for report in found)
-    tasks = _tasks(found) or (oomlog.tasks(log.lines) if out_of_memory else ())
-    locks, cycles = _locks(found, tasks)
-    return Vmcore(
+    told = Vmcore(
         header=_header(log, path, len(data)),
         panic=panic(log.lines, found),
-        tasks=tasks,
-        locks=locks,
-        cycles=cycles,
-        memory=oomlog.memory(log.lines) if out_of_memory else None,
-        modules=modules(log.lines),
         log=log.lines,
         reports=found,
         ran=("kernel_log",),
         skipped=tuple(_skipped(log)),
-        seconds=clocks.process_time() - began,
+    )
+    return replace(with_what_the_log_tells(told), seconds=clocks.process_time() - began)
+
+
+def with_what_the_log_tells(vmcore: Vmcore) -> Vmcore:
+    """Fill from the log's reports what no memory told: tasks, locks, the memory's use, modules."""
+    found = vmcore.reports
+    out_of_memory = any(report.kind == "oom" for report in found)
+    tasks = _tasks(found) or (oomlog.tasks(vmcore.log) if out_of_memory else ())
+    locks, cycles = _locks(found, tasks)
+    return replace(
+        vmcore,
+        tasks=tasks,
+        locks=locks,
+        cycles=cycles,
+        memory=oomlog.memory(vmcore.log) if out_of_memory else None,
+        modules=modules(vmcore.log),
     )
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from collectors.vmcore.fromlog import read_log
+from collectors.vmcore.fromlog import read_log, with_what_the_log_tells
 from collectors.vmcore.unpack import Unpacked, unpacked
 from wardround.errors import UserError, WardroundError
 from wardround.models.diagnosis import Skipped
@@ -120,6 +120,9 @@ class _Reading:
         if self._header is None:
             raise WardroundError(f"{self._path} could not be read", f"the reader {failure} while opening it")
         vmcore = _parsed(self._header, self._parts)
+        if "types" in self._skipped and "tasks" in self._skipped:
+            vmcore = with_what_the_log_tells(vmcore)
+            self._skipped = _without_consequences(self._skipped)
         return replace(
             vmcore,
             ran=tuple(f"vmcore.{name}" for name in self._ran),
@@ -195,6 +198,13 @@ class _Reading:
         elif "end" in message:
             self._ended = True
             self._seconds += message["end"]
+
+
+def _without_consequences(skipped: dict[str, str]) -> dict[str, str]:
+    """Where memory cannot be understood at all: the reason, not each section's that follows from it."""
+    causes = {name: why for name, why in skipped.items() if name == "types" or "could not find" not in why}
+    causes["types"] += "; so all but the log was left out"
+    return causes
 
 
 def _held(file: Unpacked) -> tuple[int, ...]:

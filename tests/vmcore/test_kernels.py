@@ -7,7 +7,9 @@ run where the dumps are.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,26 @@ def _place(source: Path, var: Path, name: str) -> float:
     time = source.stat().st_mtime
     os.utime(path, (time, time))
     return time
+
+
+@pytest.mark.parametrize("scenario", ["oom", "hung", "abba"])
+def test_a_dump_whose_types_cannot_be_had_is_judged_by_its_log(vmcores: Vmcores, tmp_path: Path, scenario: str) -> None:
+    """Here the symbol table's first word is overwritten, by which it is found."""
+    dump = vmcores.made(scenario, "bullseye-5.10")
+    copy = tmp_path / "vmcore"
+    shutil.copyfile(dump.path, copy)
+    content = copy.read_bytes()
+    text = struct.pack("<Q", int(re.findall(rb"SYMBOL\(_stext\)=([0-9a-f]+)", content)[0], 16))
+    with copy.open("r+b") as file:
+        at = content.find(text)
+        while at >= 0:
+            file.seek(at)
+            file.write(bytes(8))
+            at = content.find(text, at + 8)
+    vmcore = read_crash(copy)
+    of_log = classify(read_crash(dump.log), 0.0, ())
+    judged = classify(vmcore, 0.0, ())
+    assert judged.hypotheses[0].fault == of_log.hypotheses[0].fault
+    assert judged.hypotheses[0].culprit.name == of_log.hypotheses[0].culprit.name
+    assert [missed.name for missed in vmcore.skipped] == ["vmcore.symbols", "vmcore.types", "vmcore.panic"]
+    assert "all but the log" in vmcore.skipped[1].reason
