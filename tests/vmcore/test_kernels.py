@@ -168,3 +168,34 @@ def test_a_dump_whose_types_cannot_be_had_is_judged_by_its_log(vmcores: Vmcores,
     assert judged.hypotheses[0].culprit.name == of_log.hypotheses[0].culprit.name
     assert [missed.name for missed in vmcore.skipped] == ["vmcore.symbols", "vmcore.types", "vmcore.panic"]
     assert "all but the log" in vmcore.skipped[1].reason
+
+
+@pytest.mark.parametrize("series", ["6.1", "sid-7"])
+def test_tasks_that_block_on_rt_mutexes_are_a_cycle_with_their_owners(vmcores: Vmcores, series: str) -> None:
+    vmcore, judged = _judged(vmcores.made("rtmutex", series))
+    assert judged.hypotheses[0].fault == "kernel.deadlock"
+    names = {task.address: task.comm for task in vmcore.tasks}
+    (cycle,) = vmcore.cycles
+    assert sorted(names[task] for task in cycle.tasks) == ["lamp_clock", "lamp_dim"]
+    assert [names[task] for task in cycle.bystanders] == ["lamp_status"]
+    assert {(lock.kind, lock.symbol) for lock in vmcore.locks} == {
+        ("rt_mutex", "grid_lock"),
+        ("rt_mutex", "timer_lock"),
+    }
+
+
+@pytest.mark.parametrize("series", ["6.1", "sid-7"])
+def test_a_writer_that_spins_for_what_it_reads_is_a_lockup(vmcores: Vmcores, series: str) -> None:
+    vmcore, judged = _judged(vmcores.made("rwlock", series))
+    first = judged.hypotheses[0]
+    assert (first.fault, first.culprit.name) == ("kernel.lockup", "lamp_replace")
+    assert [lock.symbol for lock in vmcore.locks if lock.kind == "spinlock"] == ["lamp_lock"]
+
+
+@pytest.mark.parametrize("series", ["6.1", "sid-7"])
+def test_waits_for_a_percpu_rwsem_accuse_nobody_of_holding_it(vmcores: Vmcores, series: str) -> None:
+    """Its readers are counted by CPU, its writer waits in no list: no cycle may be made up."""
+    vmcore, judged = _judged(vmcores.made("percpu", series))
+    assert vmcore.cycles == ()
+    assert judged.hypotheses[0].fault == "kernel.hung_task"
+    assert all(lock.owner is None for lock in vmcore.locks)
