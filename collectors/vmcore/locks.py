@@ -1,9 +1,9 @@
 """The locks that tasks wait for: which they are, who holds them, and what follows (see `lockgraph`).
 
-Owners: a mutex, an rt_mutex and an rw_semaphore held to write have theirs in a word of their own. An rw_semaphore held to read has
-the number of its readers and remembers the last one that came, which may long be gone: a hint. A semaphore has none
-before Linux 6.16, a completion never: `enders` knows a few. Where the lock does not say, `holders` looks for clues in
-what the tasks run and keep on their stacks.
+Owners: a mutex, an rt_mutex and an rw_semaphore held to write have theirs in a word of their own. An rw_semaphore held
+to read has the number of its readers and remembers the last one that came, which may long be gone: a hint. A semaphore
+has none before Linux 6.16, a completion never: `enders` knows a few. Where the lock does not say, `holders` looks for
+clues in what the tasks run and keep on their stacks.
 Measured cost: 6 to 40 ms a dump of 60 tasks, 15 ms for 1,560 tasks with two mutexes; a search for holders takes 80 ms
 once and 10 ms a lock more with 1,560 tasks, at most for 32 locks.
 """
