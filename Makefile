@@ -55,6 +55,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml deploy/system-packages.sh
 	@echo "installing Python packages into $(VENV)" >&2
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q wardround collectors detectors rca remediation agents cli
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock

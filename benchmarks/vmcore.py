@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.compiled import compile_packages
+
 LIMIT_SECONDS = 600.0
 # What the command tells, asked of `crash` in its own words.
 CRASH_COMMANDS = "sys\nlog\nbt\nbt -a\nps\nforeach UN bt\nforeach bt\nkmem -i\nkmem -s\nmod\nfiles\nrunq\nquit\n"
@@ -92,6 +94,7 @@ def main() -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--crash", metavar="VMLINUX", help="also run `crash` with this vmlinux")
     options = parser.parse_args()
+    compile_packages()
     only = set(filter(None, options.only.split(",")))
     manifest = json.loads((options.dumps / "manifest.json").read_text())
     dumps = [entry for entry in manifest if entry["format"] != "kexec-dmesg"]

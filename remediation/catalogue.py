@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from remediation import cgroup, device, engine, filesystem, host, network, process, service
+from remediation import cgroup, device, engine, filesystem, host, kernel, network, process, service
 from remediation.action import Draft, Spec, Target
 from wardround.ids import new_id
 from wardround.models.diagnosis import Action, Hypothesis
@@ -21,7 +21,7 @@ MOST = 3
 CATALOGUE: Mapping[str, Spec] = MappingProxyType(
     {
         spec.name: spec
-        for family in (process, cgroup, service, filesystem, device, network, engine, host)
+        for family in (process, cgroup, service, filesystem, device, network, engine, host, kernel)
         for spec in family.ACTIONS
     }
 )

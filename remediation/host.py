@@ -41,14 +41,6 @@ def _spec(name: str, about: str, draft: Draftable, effect: Effect = READS) -> Sp
 
 ACTIONS = (
     _spec(
-        "host.collect_vmcore",
-        "secure the crash dump and the kernel's last words",
-        _about(
-            "read what the kernel left: journalctl -k -b -1; ls /var/crash; cat /sys/fs/pstore/*",
-            "a dump or the full call trace is at hand",
-        ),
-    ),
-    _spec(
         "host.update_kernel",
         "compare the running kernel with the fixed ones",
         _about("compare kernel {kernel} with the distribution's newest: apt list --upgradable 'linux-image*'", "known"),

@@ -17,7 +17,7 @@ from cli.render import words
 from cli.render.charts import chart_svg
 from cli.render.graph import graph_svg
 from wardround import __version__
-from wardround.models.document import Document, Hypothesis
+from wardround.models.document import Document, Evidence, Hypothesis
 
 
 @cache
@@ -39,6 +39,12 @@ def _asset(name: str) -> str:
     return environment.loader.get_source(environment, name)[0].strip()
 
 
+def _told_first(document: Document) -> list[Evidence]:
+    """All evidence, what the first hypothesis rests on first: the numbers of the page then begin at 1."""
+    cited = [number for each in document.hypotheses for number in (*each.supporting, *each.contradicting)]
+    return list({one.id: one for one in (*document.cited(cited), *document.evidence)}.values())
+
+
 def render_html(document: Document) -> str:
     """Return the page."""
     script = _asset("report.js")
@@ -55,6 +61,7 @@ def render_html(document: Document) -> str:
         .get_template("report.html.j2")
         .render(
             document=document,
+            numbered=_told_first(document),
             words=words,
             charts=charts,
             graph=lambda hypothesis: Markup(graph_svg(hypothesis, document)),

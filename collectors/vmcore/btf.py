@@ -15,7 +15,6 @@ Cost: 40 ms for the record index of a kernel's 4 MB, 0.3 ms for a name that is l
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +35,8 @@ from drgn import (
 )
 from numpy.typing import NDArray
 
+from collectors.vmcore.arrays import UNSOUND, chain
+
 MAGIC = 0xEB9F
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = 1, 2, 3, 4, 5, 6, 7, 8
 _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT = 9, 10, 11, 12, 13, 14, 15, 16
@@ -43,6 +44,9 @@ _DECL_TAG, _TYPE_TAG, _ENUM64 = 17, 18, 19
 # Words after a record's three: fixed ones, and those for each of its `vlen` parts.
 _FIXED = {_INT: 1, _ARRAY: 3, _VAR: 1, _DECL_TAG: 1}
 _EACH = {_STRUCT: 3, _UNION: 3, _ENUM: 2, _FUNC_PROTO: 2, _DATASEC: 3, _ENUM64: 3}
+# The same as columns by kind: words a record takes (0: there is no such kind), and words a part.
+_LENGTHS = np.array([3 + _FIXED.get(kind, 0) if 1 <= kind <= _ENUM64 else 0 for kind in range(32)], np.int32)
+_PARTS = np.array([_EACH.get(kind, 0) for kind in range(32)], np.int32)
 _QUALIFIERS = {_CONST: Qualifiers.CONST, _VOLATILE: Qualifiers.VOLATILE, _RESTRICT: Qualifiers.RESTRICT}
 _MOST_CHAINED = 64  # typedefs and qualifiers in a row; more is a loop in a damaged blob
 _NAMED = {
@@ -147,8 +151,9 @@ class Btf:
         """Yield the ids of this blob's types of that name and one of these kinds."""
         names, types = self._heads
         for offset in self._offset_of(name):
-            for index in np.flatnonzero((names == offset) & np.isin(types, kinds)):
-                yield self.first_id + int(index)
+            for index in np.flatnonzero(names == offset).tolist():
+                if types[index] in kinds:
+                    yield self.first_id + index
 
     def parts(self, type_id: int) -> list[tuple[int, ...]]:
         """Return a record's parts: members, enumerators, parameters or section entries, as raw words."""
@@ -169,7 +174,7 @@ class Btf:
         names: list[NDArray[np.uint32]] = []
         ids: list[NDArray[np.int64]] = []
         words, (_, kinds) = np.frombuffer(self.words, np.uint32), self._heads
-        for index in np.flatnonzero(np.isin(kinds, (_ENUM, _ENUM64))).tolist():
+        for index in np.flatnonzero((kinds == _ENUM) | (kinds == _ENUM64)).tolist():
             record = self.record(self.first_id + index)
             each = _EACH[record.kind]
             part = words[record.at + 3 : record.at + 3 + each * record.parts : each]
@@ -190,17 +195,21 @@ class Btf:
 
 
 def _starts(words: memoryview) -> NDArray[np.int64]:
-    """Where each record begins: their lengths differ, so this walk is the one loop over all of them."""
-    starts = array("q")
-    at, end = 0, len(words)
-    while at + 3 <= end:
-        starts.append(at)
-        info = words[at + 1]
+    """Where each record begins: their lengths differ, so each tells where the next one is."""
+    table, total = np.frombuffer(words, np.uint32), len(words)
+
+    def ends(first: int, last: int) -> NDArray[np.int32]:
+        info = table[first + 1 : last + 1]
         kind = info >> 24 & 0x1F
-        if not 1 <= kind <= _ENUM64:
-            raise BtfError(f"BTF has a record of the unknown kind {kind}")
-        at += 3 + _FIXED.get(kind, 0) + _EACH.get(kind, 0) * (info & 0xFFFF)
-    if at > end:
+        end: NDArray[np.int32] = np.arange(first, last, dtype=np.int32)
+        end += _LENGTHS[kind] + _PARTS[kind] * (info & 0xFFFF).astype(np.int32)
+        end[_LENGTHS[kind] == 0] = UNSOUND
+        return end
+
+    starts, at = chain(total - 2, ends)
+    if at < total - 2:
+        raise BtfError(f"BTF has a record of the unknown kind {words[at + 1] >> 24 & 0x1F}")
+    if at > total:
         raise BtfError("BTF is cut within a record")
     return np.frombuffer(starts, np.int64) if starts else np.empty(0, np.int64)
 

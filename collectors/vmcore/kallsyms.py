@@ -15,6 +15,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -22,6 +23,7 @@ from drgn import Program, Symbol, SymbolBinding, SymbolKind
 from numpy.typing import NDArray
 
 from collectors.vmcore import kallsyms_search
+from collectors.vmcore.arrays import UNSOUND, chain
 from collectors.vmcore.walk import read_lossy
 
 _MOST_SYMBOLS = 4_000_000
@@ -172,30 +174,32 @@ def _places(raw: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     A name is a length (of two bytes where the first has its top bit set) and so many tokens. Behind the last the kernel
     keeps the place of every 256th name: where these do not agree a length is wrong, and what follows it too.
     """
-    starts, lengths = array("q"), array("q")
-    at, marked = 0, 0
-    try:
-        for index in range(count):
-            if index == _MARKED:
-                marked = at
-            length = raw[at]
-            at += 1
-            if length & 0x80:
-                length = length & 0x7F | raw[at] << 7
-                at += 1
-            if not length or at + length > len(raw):
-                break
-            starts.append(at)
-            lengths.append(length)
-            at += length
-    except IndexError:
-        pass
-    if not starts:
+    stream = np.frombuffer(raw, np.uint8)
+
+    def ends(first: int, last: int) -> NDArray[np.int32]:
+        length, wide = _lengths(stream, np.arange(first, last, dtype=np.int32))
+        end = np.arange(first + 1, last + 1, dtype=np.int32) + wide + length
+        end[(length == 0) | (end > len(raw))] = UNSOUND
+        return end
+
+    begins, at = chain(len(raw) - 1, ends)
+    if not begins:
         raise KallsymsError("kallsyms' names are missing")
-    wanted = struct.pack("<II", 0, marked)
-    aligned = any(raw[-(-at // step) * step :].startswith(wanted) for step in (8, 4))
-    sound = len(starts) == count and (count <= _MARKED or aligned)
-    return np.frombuffer(starts, np.int64), np.frombuffer(lengths, np.int64), sound
+    begins, at = begins[:count], begins[count] if len(begins) > count else at
+    marked = struct.pack("<II", 0, begins[_MARKED]) if len(begins) > _MARKED else b""
+    aligned = any(raw[-(-at // step) * step :].startswith(marked) for step in (8, 4))
+    sound = len(begins) == count and aligned
+    starts = np.frombuffer(begins, np.int64)
+    lengths, wide = _lengths(stream, starts)
+    return starts + 1 + wide, lengths.astype(np.int64), sound
+
+
+def _lengths(stream: NDArray[np.uint8], at: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Return the lengths that stand at these places, and which of them take two bytes."""
+    low = stream[at].astype(np.int32)
+    wide = low > 0x7F
+    low[wide] += (stream[at[wide] + 1].astype(np.int32) << 7) - 0x80
+    return low, wide
 
 
 def _names(

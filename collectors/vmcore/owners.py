@@ -19,6 +19,7 @@ import numpy as np
 from drgn import FaultError, Program
 from numpy.typing import NDArray
 
+from collectors.vmcore.arrays import among
 from collectors.vmcore.modules import AddressMap, Region
 from collectors.vmcore.pages import PAGE_SHIFT, PageMap, page_map
 from collectors.vmcore.slabs import Cache, Slabs
@@ -130,7 +131,7 @@ class OwnerFinder:
     def _pointing(self, table: Table) -> Counter[tuple[str, str]]:
         """Count the rows that point to each symbol of the kernel's and modules' code and data."""
         row, column = np.nonzero(self._inside(table))
-        values, counts = np.unique(table[row, column], return_counts=True)
+        values, counts = _counted(table[row, column])
         rows: dict[tuple[str, str], set[int]] = {}
         for index in np.argsort(-counts)[: 4 * _MOST_OWNERS].tolist():
             if counts[index] >= _TELLING * len(table):
@@ -161,7 +162,7 @@ class OwnerFinder:
             told: set[tuple[str, str]] = set()
             for value in {value for value in row if value % 8 == 0 and self._pages.frame(value) is not None}:
                 target = np.frombuffer(memory.some(value, _TARGET // 8), np.uint64)
-                for inner in np.unique(target[self._inside(target)]).tolist():
+                for inner in set(target[self._inside(target)].tolist()):
                     if (who := self._symbol(inner))[1]:
                         told.add(who)
             found.update(told)
@@ -179,7 +180,7 @@ class OwnerFinder:
 
     def _held(self) -> dict[int, tuple[Holder, ...]]:
         """Variables of modules that hold a cache or an object of one, by the cache's address; caches first."""
-        caches = np.fromiter(self._slabs.caches, np.uint64)
+        caches = np.sort(np.fromiter(self._slabs.caches, np.uint64))
         low, high = np.uint64(self._pages.direct), np.uint64(self._pages.address(self._last()))
         found: dict[int, list[Holder]] = {}
         left = _MOST_POINTERS
@@ -187,7 +188,7 @@ class OwnerFinder:
             if not region.module or region.part != "data":
                 continue
             table = self._data(region)
-            direct = np.isin(table, caches)
+            direct = among(table, caches)
             for index in np.flatnonzero(direct | ((table >= low) & (table < high)))[: max(0, left)].tolist():
                 left -= 1
                 value = int(table[index])
@@ -266,3 +267,10 @@ def _of_most(found: Counter[tuple[str, str]], sampled: int) -> str:
         if module and count >= _ENOUGH * sampled:
             return module
     return ""
+
+
+def _counted(values: Table) -> tuple[Table, NDArray[np.int64]]:
+    """Return each value once, and how often it stands there."""
+    values = np.sort(values)
+    first = np.flatnonzero(np.diff(values, prepend=~values[:1]))
+    return values[first], np.diff(first, append=len(values))

@@ -14,6 +14,7 @@ import numpy as np
 from drgn import FaultError, Program
 from numpy.typing import NDArray
 
+from collectors.vmcore.arrays import among
 from collectors.vmcore.layout import layout, slab_layout
 from collectors.vmcore.memory import zones
 from collectors.vmcore.words import words
@@ -68,11 +69,11 @@ class PageMap:
         found: dict[int, list[NDArray[np.uint64]]] = {}
         for start, table in self._chunks():
             column = table[:, self.cache_at // 8]
-            rows = np.flatnonzero(np.isin(column, wanted))
+            rows = np.flatnonzero(among(column, wanted))
             counters = table[rows, self.counters_at // 8]
             used, objects = counters & 0xFFFF, counters >> 16 & 0x7FFF
             rows = rows[(objects > 0) & (used <= objects)]
-            for cache in np.unique(column[rows]).tolist():
+            for cache in sorted(set(column[rows].tolist())):
                 at = rows[column[rows] == cache].astype(np.uint64)
                 found.setdefault(cache, []).append(np.uint64(start) + at * np.uint64(self.size))
         return {cache: np.concatenate(parts) for cache, parts in found.items()}

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from collectors.vmcore.fromlog import read_log, with_what_the_log_tells
 from collectors.vmcore.unpack import Unpacked, unpacked
 from wardround.errors import UserError, WardroundError
 from wardround.models.diagnosis import Skipped
@@ -54,7 +53,7 @@ def read_crash(
     """
     try:
         if path.is_dir():
-            return read_log(path)
+            return _logged(path)
         with unpacked(path, progress) as file:
             vmcore = _read(
                 path, file, lambda: _Reading(path, file, progress, _beside(vmlinux, modules), started).run(seconds)
@@ -77,8 +76,14 @@ def _read(path: Path, file: Unpacked, dump: Callable[[], Vmcore]) -> Vmcore:
             f"{path} is no crash dump", "neither ELF nor kdump by its first bytes, nor text",
             "name a vmcore, or a kernel log as text",
         )  # fmt: skip
-    vmcore = read_log(file.path)
+    vmcore = _logged(file.path)
     return replace(vmcore, header=replace(vmcore.header, path=str(path)))
+
+
+def _logged(path: Path) -> Vmcore:
+    from collectors.vmcore.fromlog import read_log  # what reads logs costs 40 ms, and a dump needs it in the worker
+
+    return read_log(path)
 
 
 def _is_text(head: bytes) -> bool:
@@ -121,6 +126,8 @@ class _Reading:
             raise WardroundError(f"{self._path} could not be read", f"the reader {failure} while opening it")
         vmcore = _parsed(self._header, self._parts)
         if "types" in self._skipped and "tasks" in self._skipped:
+            from collectors.vmcore.fromlog import with_what_the_log_tells
+
             vmcore = with_what_the_log_tells(vmcore)
             self._skipped = _without_consequences(self._skipped)
         return replace(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from rca.model import Curve, Finding
 from rca.vmcore.facts import Facts, function_of
-from rca.vmcore.playbook import Clue, Playbook
+from rca.vmcore.playbook import TREATMENT, Clue, Playbook
 from rca.vmcore.story import blame, telling
 from wardround.models.diagnosis import Culprit, Number
 from wardround.models.vmcore import CacheUse, MemoryHolder, MemoryUse, plain
@@ -219,6 +219,7 @@ OUT_OF_MEMORY = Playbook(
         "the kernel gave up",
     ),
     symptoms=("kernel.hung_task", "kernel.panic_requested"),
+    actions=(*TREATMENT, "kernel.trace_slab"),
 )
 
 

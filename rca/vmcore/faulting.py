@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from rca.model import Curve, Finding
 from rca.vmcore.facts import Facts, function_of
-from rca.vmcore.playbook import Clue, Playbook
+from rca.vmcore.playbook import TREATMENT, Clue, Playbook
 from rca.vmcore.story import generic
 from wardround.models.diagnosis import Culprit
 from wardround.models.vmcore import Anomaly, StackFrame, plain
@@ -340,6 +340,7 @@ MEMORY_CORRUPTION = Playbook(
     headline=_corruption_headline,
     chain=_corruption_chain,
     symptoms=("kernel.null_dereference", "kernel.refcount", "kernel.hung_task", "kernel.panic_requested"),
+    actions=(*TREATMENT, "kernel.trace_slab"),
 )
 REFCOUNT = Playbook(
     fault="kernel.refcount",

@@ -26,6 +26,9 @@ class Clue:
     ask: str = ""
 
 
+TREATMENT = ("host.collect_vmcore", "host.update_kernel", "kernel.block_module")
+
+
 @dataclass(frozen=True)
 class Playbook:
     """One fault of the taxonomy. `suspects` come most suspicious first; `symptoms` are faults it brings about, which
@@ -40,4 +43,4 @@ class Playbook:
     chain: Callable[[Facts, Culprit], tuple[str, ...]]
     symptoms: tuple[str, ...] = ()
     severity: SeverityLevel = "critical"
-    actions: tuple[str, ...] = ("host.collect_vmcore", "host.update_kernel")
+    actions: tuple[str, ...] = TREATMENT

@@ -105,8 +105,6 @@ _GENERIC: Mapping[str, str] = {
 _PASSED = re.compile(
     "|".join(re.escape(n).replace(r"\*", r"\w*") for names in _GENERIC.values() for n in names.split())
 )
-# Taint letters of a module that is not the kernel's own: proprietary, out of tree, forced, unsigned, staging.
-_FOREIGN = frozenset("POFEC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ def generic(frame: StackFrame) -> bool:
 
 def foreign(modules: Sequence[ModuleInfo]) -> frozenset[str]:
     """Names of loaded modules that are not of the kernel's own tree."""
-    return frozenset(module.name for module in modules if _FOREIGN & set(module.taints))
+    return frozenset(module.name for module in modules if module.foreign)
 
 
 def from_fault(stack: Sequence[StackFrame]) -> Sequence[StackFrame]:

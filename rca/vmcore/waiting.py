@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from rca.model import Curve, Finding
 from rca.vmcore.facts import LOCKS, Facts, Wait, WaitKind, function_of, waits
-from rca.vmcore.playbook import Clue, Playbook
+from rca.vmcore.playbook import TREATMENT, Clue, Playbook
 from rca.vmcore.story import blame
 from wardround.models.diagnosis import Culprit
 from wardround.models.vmcore import Lock, LockCycle, Task, plain
@@ -310,7 +310,7 @@ HUNG_TASK = Playbook(
     headline=_hung_headline,
     chain=lambda _, c: (f"{c.name} sleeps in the kernel", "what it waits for does not come", "its callers wait too"),
     symptoms=("kernel.panic_requested",),
-    actions=("process.capture_stacks", "host.collect_vmcore"),
+    actions=TREATMENT,
 )
 
 

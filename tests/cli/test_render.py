@@ -223,3 +223,13 @@ def test_a_probability_is_never_rounded_to_certainty(share, text):
 )
 def test_durations(seconds, text):
     assert words.duration(seconds) == text
+
+
+def test_evidence_of_the_page_is_numbered_from_what_the_first_hypothesis_rests_on():
+    told = samples.problem()
+    later = replace(told, evidence=tuple(reversed(told.evidence)))
+    text = render_html(to_document(later))
+    numbers = dict(re.findall(r'title="([^"]+)">\[(\d+)\]', text))
+    supporting = told.hypotheses[0].supporting
+    assert [numbers[each] for each in supporting] == [str(n) for n in range(1, len(supporting) + 1)]
+    assert re.search(r'<li id="([^"]+)"', text)[1] == supporting[0]

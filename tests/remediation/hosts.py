@@ -22,6 +22,7 @@ from wardround.models.topology import (
     TopologySnapshot,
     Unit,
 )
+from wardround.models.vmcore import DumpHeader, LogLine, ModuleInfo, PastCrash, Vmcore
 
 START = 1_790_000_000.0
 PID = 321
@@ -99,6 +100,13 @@ _LINKS = (
     Interface("eth0", 1, 2, "", "up", 1500, ("10.0.0.1",), "fq_codel"),
     Interface("eth1", 1, 3, "", "up", 1500, ("10.0.1.1",)),
 )
+
+
+def crashed(modules: tuple[ModuleInfo, ...] = (), log: tuple[LogLine, ...] = ()) -> Observation:
+    """A host whose dump was read."""
+    header = DumpHeader("/var/crash/a b/vmcore", "elf", 1 << 27, "dump", "x86_64")
+    return replace(_host(), crashes=(PastCrash(START, header.path, vmcore=Vmcore(header, modules=modules, log=log)),))
+
 
 CASES = (
     Case("process.renice", _process("cpu.saturation"), _host(), "R1", ("worker (pid 321)", "0 -> 10")),
@@ -289,11 +297,25 @@ CASES = (
         "R2",
         ("not answering -> restarted",),
     ),
+    Case("host.collect_vmcore", hypothesis("kernel.deadlock", "host", "h"), _host(), "R0", ("/var/crash",)),
+    Case(
+        "kernel.block_module",
+        hypothesis("kernel.null_dereference", "kernel_function", "f", labels={"module": "extra"}),
+        crashed(modules=(ModuleInfo("extra", 0, 4096, "OE"), ModuleInfo("ext4", 0, 4096))),
+        "R2",
+        ("extra (taints OE): loaded -> not loaded", "/etc/modprobe.d/block-extra.conf"),
+    ),
+    Case(
+        "kernel.trace_slab",
+        hypothesis("kernel.out_of_memory", "kernel_function", "f", labels={"cache": "entries"}),
+        crashed(),
+        "R3",
+        ("slub_debug=FZPU",),
+    ),
     Case("engine.inspect", hypothesis("engine.down", "engine", "127.0.0.1:8080"), _host(), "R0", ("/health",)),
     *(
         Case(name, hypothesis("kernel.deadlock", "host", "h"), _host(), risk, (word,))
         for name, risk, word in (
-            ("host.collect_vmcore", "R0", "/var/crash"),
             ("host.update_kernel", "R0", "6.1.0"),
             ("host.inspect_cooling", "R0", "sensors"),
             ("host.inspect_hypervisor", "R0", "steal"),

@@ -13,9 +13,10 @@ from rca.faults import all_models
 from remediation.action import Effect, Spec
 from remediation.catalogue import CATALOGUE, propose
 from tests.agents import observations
-from tests.remediation.hosts import CASES, full_filesystem, hypothesis
+from tests.remediation.hosts import CASES, crashed, full_filesystem, hypothesis
 from wardround.models.diagnosis import Action, Risk
 from wardround.models.topology import BlockDevice, Mount
+from wardround.models.vmcore import LogLine, ModuleInfo
 
 SPECS = sorted(CATALOGUE.values(), key=lambda spec: spec.name)
 
@@ -117,6 +118,27 @@ def test_a_filesystem_grows_in_the_way_of_its_device(mount: Mount, how: str) -> 
     host = full_filesystem(mount, {"loop7": loop})
     (action,) = propose(["fs.grow"], hypothesis("fs.full", "filesystem", "/srv"), host)
     assert how in action.preview
+
+
+def test_a_dump_is_kept_where_it_lies() -> None:
+    (action,) = propose(["host.collect_vmcore"], hypothesis("kernel.deadlock", "host", "h"), crashed())
+    assert "keep '/var/crash/a b/vmcore'" in action.preview
+    assert "diagnose vmcore slim '/var/crash/a b/vmcore' crash.xz" in action.preview
+
+
+def test_a_module_of_the_kernels_own_tree_is_never_kept_from_loading() -> None:
+    """It may carry the disk that the host starts from."""
+    host = crashed(modules=(ModuleInfo("ext4", 0, 4096),))
+    culprit = hypothesis("kernel.null_dereference", "kernel_function", "ext4_map_blocks", labels={"module": "ext4"})
+    assert not propose(["kernel.block_module"], culprit, host)
+
+
+def test_slab_tracing_is_proposed_only_where_the_allocator_kept_no_record() -> None:
+    leak = hypothesis("kernel.out_of_memory", "kernel_function", "f", labels={"cache": "entries"})
+    traced = crashed(log=(LogLine(0.0, "Kernel command line: quiet slub_debug=FZPU"),))
+    assert propose(["kernel.trace_slab"], leak, crashed())
+    assert not propose(["kernel.trace_slab"], leak, traced)
+    assert not propose(["kernel.trace_slab"], hypothesis("kernel.out_of_memory", "kernel_function", "f"), crashed())
 
 
 def test_proposals_come_with_the_least_risky_first() -> None:

@@ -53,8 +53,10 @@ def test_mutexes_say_who_holds_them(vmcores: Vmcores, series: str) -> None:
     assert read.owner("index_lock") == "jt_compact"
     assert read.owner("journal_lock") == "jt_commit"
     assert {lock.certainty for lock in read.found.locks} == {"read"}
-    # in the order in which they came
-    assert [read.tasks[task].comm for task in read.lock("index_lock").waiters] == ["jt_commit", "jt_report"]
+    waiters = [read.tasks[task] for task in read.lock("index_lock").waiters]
+    assert sorted(task.comm for task in waiters) == ["jt_commit", "jt_report"]
+    # in the order in which they came: the first has waited longest
+    assert [task.waiting for task in waiters] == sorted((task.waiting for task in waiters), reverse=True)
 
 
 @pytest.mark.parametrize("series", SERIES)

@@ -280,6 +280,11 @@ class ModuleInfo:
     taints: str = ""
     build_id: str = ""
 
+    @property
+    def foreign(self) -> bool:
+        """Whether it is not of the kernel's own tree: proprietary, out of tree, forced, unsigned, staging."""
+        return bool(set("POFEC") & set(self.taints))
+
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
