@@ -97,7 +97,8 @@ def main() -> int:
     compile_packages()
     only = set(filter(None, options.only.split(",")))
     manifest = json.loads((options.dumps / "manifest.json").read_text())
-    chosen = [entry for entry in manifest if not only or entry["scenario"] in only]
+    dumps = [entry for entry in manifest if entry["format"] != "kexec-dmesg"]
+    chosen = [entry for entry in dumps if not only or entry["scenario"] in only]
     print(f"{'dump':<46} {'fault':<7} {'culprit':<8} {'cpu s':>6} {'MiB':>5}  first hypothesis")
     faults = culprits = 0
     costs: dict[int, list[Cost]] = {}

@@ -4,8 +4,8 @@ Source: the parts' order in the kernel's read-only data (scripts/kallsyms.c), th
 base that they count from, the number of symbols, names, places of every 256th name, tokens, places of the tokens. The
 base is the start of the kernel's text, which VMCOREINFO does tell, so that word and a plausible number behind it are
 searched for; the names' own places then prove it.
-Measured cost: 30 ms for the 30 MiB of a kernel, then that of decoding the names once more. It cannot find the table of
-a kernel without CONFIG_KALLSYMS_BASE_RELATIVE.
+Measured cost: 35 ms to look through a kernel's image, 15 ms to prove a table of 90,000 names. It cannot find the
+table of a kernel without CONFIG_KALLSYMS_BASE_RELATIVE.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ _RANK: dict[Certainty, int] = {"read": 0, "derived": 1, "inferred": 2, "hint": 3
 # What a chain of waits for is told of in words, where it ends in something that nobody holds.
 _WORDS: dict[LockKind, str] = {
     "mutex": "mutex",
+    "rt_mutex": "rt_mutex",
     "rwsem": "rw_semaphore",
     "semaphore": "semaphore",
     "completion": "completion",

@@ -129,6 +129,7 @@ class _Reading:
             from collectors.vmcore.fromlog import completed
 
             vmcore = completed(vmcore)
+            self._skipped = _without_consequences(self._skipped)
         return replace(
             vmcore,
             ran=tuple(f"vmcore.{name}" for name in self._ran),
@@ -204,6 +205,15 @@ class _Reading:
         elif "end" in message:
             self._ended = True
             self._seconds += message["end"]
+
+
+def _without_consequences(skipped: dict[str, str]) -> dict[str, str]:
+    """Where memory cannot be understood at all: the reason, not each section's that follows from it."""
+    if "types" not in skipped:
+        return skipped
+    causes = {name: why for name, why in skipped.items() if name == "types" or "could not find" not in why}
+    causes["types"] += "; so all but the log was left out"
+    return causes
 
 
 def _held(file: Unpacked) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ lies in the lock. Since kernel 7.1 the waiters of most locks are a ring of their
 the lock is then the place that does, among those the task names or has on its stack. Which kind of lock it is the
 stack's innermost waiting function says, by its exact name, and the lock's own words must agree (a mutex that has
 waiters says so in its owner word, an rw_semaphore in its count).
+For an rt_mutex there is nothing to search: a task names the waiter that it blocks on, and that its lock.
 Wait queues are looked at for tasks in uninterruptible sleep alone: others wait on one as their normal life.
 
 It cannot know: who waits by spinning (see `spin`), or a wait that has no list (``rcuwait``, a bare ``schedule``).
@@ -132,7 +133,11 @@ class Scan:
     def run(self, tasks: Iterable[Task]) -> list[Waits]:
         """Return what the tasks wait for, a lock once."""
         found: list[Waits] = []
+        inherited: dict[int, list[int]] = {}
         for task in tasks:
+            if (lock := self._inheriting(task.address)) is not None:
+                inherited.setdefault(lock, []).append(task.address)
+                continue
             kind = self._kind(task)
             if kind is None:
                 continue
@@ -144,7 +149,17 @@ class Scan:
                 found.append(waits)
             elif not known and kind != "wait_queue":
                 self.unsolved.append(task.address)
-        return found
+        return found + [Waits("rt_mutex", lock, tuple(waiters)) for lock, waiters in inherited.items()]
+
+    def _inheriting(self, task: int) -> int | None:
+        """The rt_mutex (the one in an RT kernel's other locks, too) that a task blocks on."""
+        try:
+            waiter = self.memory.u64(task + layout(self.prog, "struct task_struct").at("pi_blocked_on"))
+            if waiter:
+                return self.memory.u64(waiter + layout(self.prog, "struct rt_mutex_waiter").at("lock"))
+        except DAMAGE:
+            pass  # a kernel built without them, or damage
+        return None
 
     def _kind(self, task: Task) -> LockKind | None:
         """What a task's stack says it waits for."""

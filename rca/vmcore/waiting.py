@@ -20,6 +20,7 @@ _SURE = {"read": 1.0, "derived": 1.0, "inferred": 0.85, "hint": 0.75}
 _MOST_NAMED = 4
 _LOCK_WAITS: Mapping[str, WaitKind] = {
     "mutex": "mutex",
+    "rt_mutex": "mutex",
     "rwsem": "rwsem",
     "semaphore": "semaphore",
     "completion": "completion",

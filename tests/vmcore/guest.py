@@ -229,8 +229,9 @@ def _made(
         return {arguments.format: (path, log_of(path))}
     from tests.vmcore.crash_kernel import make_saved
 
-    log = arguments.folder / f"{scenario['name']}.kexec.log"
-    return {form: (path, log) for form, path in make_saved(scenario, arguments, interrupted).items()}
+    saved = make_saved(scenario, arguments, interrupted)
+    log = saved.get("kexec-dmesg", arguments.folder / f"{scenario['name']}.kexec.log")  # without the crash kernel's own
+    return {form: (path, log) for form, path in saved.items()}
 
 
 def make_all(arguments: argparse.Namespace) -> int:

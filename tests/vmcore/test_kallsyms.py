@@ -40,6 +40,30 @@ def _table(symbols: list[tuple[int, bytes]], offsets: list[int]) -> tuple[Progra
     return program(memory), info
 
 
+def _image(offsets: list[int], names: list[bytes], markers_off: int = 0) -> tuple[Program, dict[str, str]]:
+    """A kernel's image with the table behind its text, in the order of old kernels."""
+    packed, markers = b"", []
+    for number, tokens in enumerate(names):
+        if number % 256 == 0:
+            markers.append(len(packed) + (markers_off if number else 0))
+        packed += bytes([len(tokens)]) + tokens
+    texts, places = b"", []
+    for token in TOKENS:
+        places.append(len(texts))
+        texts += token + b"\0"
+    parts = [
+        b"\x90" * 4096,
+        struct.pack(f"<{len(offsets)}i", *offsets),
+        struct.pack("<QQ", BASE, len(names)),
+        packed,
+        struct.pack(f"<{len(markers)}I", *markers),
+        texts,
+        struct.pack("<256H", *places),
+        bytes(8192),
+    ]
+    return program({BASE: b"".join(part + bytes(-len(part) % 8) for part in parts)}), {"SYMBOL(_stext)": f"{BASE:x}"}
+
+
 def _read(*names: bytes, offsets: list[int]) -> kallsyms.Kallsyms:
     prog, info = _table([(0, name) for name in names], offsets)
     prog.register_symbol_finder("kallsyms", kallsyms.load(prog, info).find, enable_index=0)
@@ -66,6 +90,35 @@ def test_a_kernel_without_absolute_symbols_counts_up_from_its_base() -> None:
     assert table.find(Program(), "_end", None, True)[0].address == BASE + 4096
 
 
+def test_offsets_without_a_base_count_from_their_own_place() -> None:
+    """As kernel 7.0 has them."""
+    prog, info = _table([(0, b"Tone"), (0, b"Ttwo")], [-0x1000, 0x2000])
+    del info["SYMBOL(kallsyms_relative_base)"]
+    start = int(info["SYMBOL(kallsyms_offsets)"], 16)
+    table = kallsyms.load(prog, info)
+    assert [table.find(prog, name, None, True)[0].address for name in ("one", "two")] == [
+        start - 0x1000,
+        start + 4 + 0x2000,
+    ]
+
+
+def test_a_table_that_vmcoreinfo_does_not_tell_of_is_found_in_memory() -> None:
+    """As before kernel 6.0: behind the text, found by the word that the offsets count from."""
+    symbols = [(-1 - 16 * number, b"T\xfd") for number in range(1200)]
+    prog, info = _image([offset for offset, _ in symbols], [tokens for _, tokens in symbols])
+    table = kallsyms.load(prog, info)
+    assert not table.note
+    assert [found.address for found in table.find(prog, "schedule", None, False)] == [
+        BASE + 16 * number for number in range(1200)
+    ]
+
+
+def test_what_only_looks_like_a_table_is_none() -> None:
+    prog, info = _image([-1] * 1200, [b"T\xfd"] * 1200, markers_off=4)
+    with pytest.raises(KallsymsError, match="not found in memory"):
+        kallsyms.load(prog, info)
+
+
 def test_names_cut_short_are_told_and_those_before_stand() -> None:
     prog, info = _table([(0, b"Tone"), (0, b"Ttwo")], [-1, -17])
     at = int(info["SYMBOL(kallsyms_num_syms)"], 16)
@@ -77,7 +130,7 @@ def test_names_cut_short_are_told_and_those_before_stand() -> None:
     assert table.find(prog, "two", None, True)
 
 
-@pytest.mark.parametrize("lacking", ["names", "num_syms", "token_table", "token_index", "offsets", "relative_base"])
+@pytest.mark.parametrize("lacking", ["names", "num_syms", "token_table", "token_index", "offsets"])
 def test_a_table_that_is_not_told_of_is_refused(lacking: str) -> None:
     prog, info = _table([(0, b"Tone")], [-1])
     with pytest.raises(KallsymsError):

@@ -19,7 +19,7 @@ DumpFormat = Literal["elf", "kdump", "flattened", "log"]
 # What could be used: the kernel log alone, the dump alone (symbols, types and unwind tables lie in it), module files
 # beside it, a vmlinux with debug information.
 Tier = Literal["log", "dump", "modules", "debuginfo"]
-LockKind = Literal["mutex", "rwsem", "semaphore", "completion", "wait_queue", "spinlock"]
+LockKind = Literal["mutex", "rt_mutex", "rwsem", "semaphore", "completion", "wait_queue", "spinlock"]
 
 
 _SUFFIX = re.compile(r"(?:\.(?:cold|constprop|isra|part|llvm|lto_priv|localalias|warm)(?:\.\d+)*|\.\d+)+$")
