@@ -105,12 +105,16 @@ def test_lists_that_run_in_circles_end(vmcores: Vmcores, small: Path, tmp_path: 
     assert len(named) >= len(found) // 2
 
 
-def test_a_list_of_tasks_that_loses_some_is_told(vmcores: Vmcores, small: Path, tmp_path: Path) -> None:
+def test_a_list_of_tasks_that_ends_too_early_is_told_and_read_from_its_other_end(
+    vmcores: Vmcores, small: Path, tmp_path: Path
+) -> None:
     cases = damage.loops(small, vmcores.get("abba").path, [])
     case = next(case for case in cases if case.name == "tasks: the head is its own next")
-    (found,) = _all([case], tmp_path).values()
+    (found,), whole = _all([case], tmp_path).values(), _diagnosed(small)
     assert found is not None
-    assert any("tasks are not on the lists" in each.reason for each in found.coverage.skipped)
+    assert whole is not None
+    assert any("the list of tasks ends too early" in each.reason for each in found.coverage.skipped)
+    assert found.hypotheses[0].fault == whole.hypotheses[0].fault
 
 
 def test_each_broken_list_is_named(vmcores: Vmcores, small: Path, tmp_path: Path) -> None:
