@@ -15,21 +15,19 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any
 from zlib import crc32
 
 import numpy as np
 from drgn import Program, Symbol, SymbolBinding, SymbolKind
 from numpy.typing import NDArray
 
-from collectors.vmcore import kallsyms_search
-from collectors.vmcore.arrays import UNSOUND, chain
+from collectors.vmcore import kallsyms_names, kallsyms_search
+from collectors.vmcore.kallsyms_names import MARKED
 from collectors.vmcore.walk import read_lossy
 
 _MOST_SYMBOLS = 4_000_000
 _MOST_NAMES = 128 << 20
 _TOKENS = 256
-_MARKED = 256  # the kernel keeps the place of every so manyth name
 _BLOCK = 16_384  # symbols decoded at a time
 _LAST_SIZE = 4096  # of the last symbol, after which none follows
 _SYMBOL = re.compile(r"SYMBOL\(kallsyms_(\w+)\)")
@@ -174,31 +172,14 @@ def _places(raw: bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     A name is a length (of two bytes where the first has its top bit set) and so many tokens. Behind the last the kernel
     keeps the place of every 256th name: where these do not agree a length is wrong, and what follows it too.
     """
-    stream = np.frombuffer(raw, np.uint8)
-
-    def ends(first: int, last: int) -> NDArray[np.int32]:
-        length, wide = _lengths(stream, np.arange(first, last, dtype=np.int32))
-        end = np.arange(first + 1, last + 1, dtype=np.int32) + wide + length
-        end[(length == 0) | (end > len(raw))] = UNSOUND
-        return end
-
-    begins, at = chain(len(raw) - 1, ends)
+    begins, at = kallsyms_names.begins(raw, count)
     if not begins:
         raise KallsymsError("kallsyms' names are missing")
-    begins, at = begins[:count], begins[count] if len(begins) > count else at
-    marked = struct.pack("<II", 0, begins[_MARKED]) if len(begins) > _MARKED else b""
+    marked = struct.pack("<II", 0, begins[MARKED]) if len(begins) > MARKED else b""
     aligned = any(raw[-(-at // step) * step :].startswith(marked) for step in (8, 4))
     starts = np.frombuffer(begins, np.int64)
-    lengths, wide = _lengths(stream, starts)
+    lengths, wide = kallsyms_names.lengths(np.frombuffer(raw, np.uint8), starts)
     return starts + 1 + wide, lengths.astype(np.int64), len(begins) == count and aligned
-
-
-def _lengths(stream: NDArray[np.uint8], at: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Return the lengths that stand at these places, and which of them take two bytes."""
-    low = stream[at].astype(np.int32)
-    wide = low > 0x7F
-    low[wide] += (stream[at[wide] + 1].astype(np.int32) << 7) - 0x80
-    return low, wide
 
 
 def _names(

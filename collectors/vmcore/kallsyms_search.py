@@ -15,13 +15,14 @@ from collections.abc import Iterator
 
 from drgn import Program
 
+from collectors.vmcore import kallsyms_names
+from collectors.vmcore.kallsyms_names import MARKED
 from collectors.vmcore.walk import read_lossy
 
 _MOST_IMAGE = 96 << 20
 _CHUNK = 4 << 20
 _LEAST_SYMBOLS, _MOST_SYMBOLS = 1000, 4_000_000
 _TOKENS = 256
-_MARKED = 256
 _MOST_NAME = 32  # bytes of a compressed name, on average far less
 
 
@@ -44,13 +45,10 @@ def parts(prog: Program, base: int, count: int) -> dict[str, int] | None:
     """Return the addresses of a table's parts by the names that VMCOREINFO has for them; None where it is none."""
     names = base + 16
     raw, _ = read_lossy(prog, names, count * _MOST_NAME)
-    marked, at = [0], 0
-    for index in range(1, count + 1):
-        if at + 2 > len(raw) or not raw[at]:
-            return None
-        at += raw[at] + 1 if raw[at] < 0x80 else (raw[at] & 0x7F | raw[at + 1] << 7) + 2
-        if index % _MARKED == 0 and index < count:
-            marked.append(at)
+    begins, at = kallsyms_names.begins(raw, count)
+    if len(begins) < count:
+        return None
+    marked = begins[::MARKED]
     markers = _aligned(at)
     if raw[markers : markers + 4 * len(marked)] != struct.pack(f"<{len(marked)}I", *marked):
         return None

@@ -109,12 +109,14 @@ class _Reader:
             state = (
                 f"its owner word points to {self.tasks[owner].name}, which began after the wait: the task that took "
             )
-            return replace(lock, state=state + "it ended while it held the lock, and its memory was used again")
+            state += "it ended while it held the lock, and its memory was used again"
+            return replace(lock, state=state, abandoned=True)
         if owner in self.tasks:
             return replace(lock, owner=owner, holders=(owner,))
         if owner == 0:
             return replace(lock, state="nobody holds it: it is being handed over")
-        return replace(lock, state=f"its owner {owner:#x} is no task that lives: it ended while it held the lock")
+        state = f"its owner {owner:#x} is no task that lives: it ended while it held the lock"
+        return replace(lock, state=state, abandoned=True)
 
     def _younger(self, owner: int, lock: Lock) -> bool:
         """Whether a task began after all that wait for the lock last ran: it cannot have taken it before them.

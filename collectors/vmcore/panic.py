@@ -203,6 +203,8 @@ class _Reader:
             told.append(_through(operand, registers))
         if access == "execute" and not stack.repaired and self._returned(registers):
             told.append("nothing called it: most likely a return address on the stack was overwritten")
+        if stack.repaired and not frame.module:
+            told += self._of_modules(registers, pointers)
         known = self.addresses.is_code(frame.address or 0)
         return CrashContext(
             registers=registers
@@ -215,6 +217,17 @@ class _Reader:
             access=access,
             repaired=stack.repaired,
         )
+
+    def _of_modules(self, registers: dict[str, int], pointers: Pointers) -> list[str]:
+        """What of modules the registers still point to: whose callback the kernel's code was about to run."""
+        held: dict[int, list[str]] = {}
+        for name, value in registers.items():
+            if self.addresses.module(value):
+                held.setdefault(value, []).append(name)
+        return [
+            f"{' and '.join(names)} hold{'s' * (len(names) == 1)} {pointers.explain(value)}"
+            for value, names in held.items()
+        ]
 
     def _returned(self, registers: dict[str, int]) -> bool:
         """Whether a return led to what is no code: after a call the caller's address is on top of the stack."""

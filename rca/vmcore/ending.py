@@ -398,6 +398,8 @@ def _requested_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, F
     at = f" in {where}" if where else ""
     if facts.kind == "warning":
         return f"A setting (panic_on_warn) turned a warning{at} into a crash{ran}."
+    if facts.panic and facts.panic.message.startswith("NMI"):
+        return f"An NMI from outside (a button, the hypervisor, hardware) stopped the kernel{ran}{at}."
     return f"The kernel's code called for the panic itself{at}{ran}: {facts.panic.message if facts.panic else ''}."
 
 

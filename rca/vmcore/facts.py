@@ -14,7 +14,7 @@ from typing import Literal
 
 from rca.ground import numbers
 from rca.model import Finding
-from rca.vmcore.story import Suspect, blame, foreign, generic, suspect
+from rca.vmcore.story import Suspect, blame, foreign, from_fault, generic, suspect
 from wardround.models.diagnosis import Culprit, Number
 from wardround.models.vmcore import (
     Anomaly,
@@ -115,6 +115,8 @@ class Facts:
             return Suspect(tracked, (), "where the kernel recorded the object's last change of hands")
         if (recursing := self._recursing) is not None:
             return recursing
+        if (caller := self._through_pointer) is not None:
+            return caller
         if self.jumped:
             known = tuple(frame for frame in self.stack if not frame.function.startswith("0x"))
             found = suspect(known, self.foreign, unsure=True) or self._work
@@ -125,6 +127,17 @@ class Facts:
             named = suspect((frame,), self.foreign)
             return named or found
         return found
+
+    @cached_property
+    def _through_pointer(self) -> Suspect | None:
+        """Who called through a bad pointer, where no module's code is on the stack: general machinery that runs what it
+        was handed."""
+        context, frames = self.context, from_fault(self.stack)
+        if context is None or context.access != "execute" or not context.repaired or not frames:
+            return None
+        if any(frame.module in self.foreign for frame in frames):
+            return None
+        return Suspect(frames[0], (), "the function that called through the bad pointer")
 
     @cached_property
     def _recursing(self) -> Suspect | None:

@@ -336,6 +336,8 @@ _CORRUPTED = {
 def _corruption_chain(facts: Facts, culprit: Culprit) -> tuple[str, ...]:
     if facts.report is not None and facts.report.detail("forbidden"):
         return (f"{culprit.name} used an address that it must not write", "the CPU refused", "the kernel stopped there")
+    if facts.kind == "stack_overflow" and facts.report is not None and "stack end" in facts.report.title:
+        return (f"{culprit.name} wrote over the end of the kernel stack", "the scheduler found its mark gone", "panic")
     if facts.kind in ("stack_overflow", "double_fault"):
         return (f"{culprit.name} used up the kernel stack", "the guard page was hit", "the kernel panicked")
     if facts.kind == "stack_protector":

@@ -72,7 +72,21 @@ def _deaf_spinner(facts: Facts) -> Task | None:
     return next((task for task in waiters if task is not None and task.on_cpu and task.address != stuck), None)
 
 
+def _unreleasable(facts: Facts) -> list[Lock]:
+    """Spinlocks that nobody can let go of: whatever runs on a CPU spins itself. Who holds one may not sleep, so what
+    sleeps does not hold it, or holds it for ever."""
+    locks = [lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and lock.waiters]
+    spinning = {task for lock in locks for task in lock.waiters}
+    running = [task for task in facts.vmcore.tasks if task.on_cpu and task.pid]
+    return locks if all(task.address in spinning for task in running) else []
+
+
 def _lockup(facts: Facts, _: Culprit) -> Finding | None:
+    stuck = _unreleasable(facts)
+    if facts.kind not in _LOCKUPS and stuck:
+        named = ", ".join(lock_name(lock) for lock in stuck[:_MOST_NAMED])
+        told = f"all that runs on a CPU spins, for {named}: nothing is left that could let go of it"
+        return facts.finding(0.9, told, "spinlock", show=("--lock", f"{stuck[0].address:#x}"))
     seconds = facts.report.detail("seconds") if facts.report else ""
     return facts.first_report(float(facts.kind in _LOCKUPS), {"seconds": float(seconds)} if seconds else None, _LOCKUPS)
 
@@ -123,7 +137,7 @@ def _lockup_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
         return f"{told} spin for each other's spinlock: {findings['busy'].statement}."
     seconds = report.detail("seconds") if report else ""
     spins = findings.get("spins")
-    lock = spins is not None and "spinlock" in spins.statement
+    lock = (spins is not None and "spinlock" in spins.statement) or bool(_unreleasable(facts))
     also = report.detail("also") if report else ""
     who = f" by {facts.who()}" + (f" and {also}" if also else "") if facts.who() else ""
     holder = _running_holder(facts)

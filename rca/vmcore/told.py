@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rca.vmcore.facts import Facts
-from rca.vmcore.story import from_fault, telling
+from rca.vmcore.story import Suspect, from_fault, telling
 from wardround.models.diagnosis import Crash, CrashStack
 from wardround.models.vmcore import Certainty, Lock, StackFrame, Task, Vmcore
 
 MOST_FRAMES = 8
 MOST_STACKS = 4
 MOST_WAITS = 8
-ENDED = "ended while it held"  # the state of a lock whose holder is gone
 _PAGE = 4096
 
 
@@ -48,12 +47,14 @@ def _stacks(facts: Facts) -> Iterator[CrashStack]:
     for task in named:
         yield CrashStack(task.name, _frames(task.stack))
     if not named and facts.stack:
-        yield CrashStack(facts.who() or "the task that crashed", _frames(facts.stack))
+        yield CrashStack(facts.who() or "the task that crashed", _frames(facts.stack, facts.accused))
 
 
-def _frames(stack: tuple[StackFrame, ...]) -> tuple[str, ...]:
+def _frames(stack: tuple[StackFrame, ...], accused: Suspect | None = None) -> tuple[str, ...]:
     sure = [frame for frame in from_fault(stack) if frame.sure]
     frames = list(telling(stack)) or sure or list(from_fault(stack))
+    if accused is not None and accused.frame in sure and accused.frame not in frames:
+        frames.insert(0, accused.frame)
     return tuple(frame_words(frame) for frame in frames[:MOST_FRAMES])
 
 
@@ -82,7 +83,7 @@ def _waits(vmcore: Vmcore) -> Iterator[str]:
         waiting = f"{first} and {more} more wait for" if more else f"{first} {waits_for(lock)}"
         yield f"{waiting} {lock_words(lock)}, {bond(lock)} {_name(vmcore, lock.owner)}{_doubt(lock.certainty)}"
     for lock in vmcore.locks:
-        if lock.owner is None and lock.waiters and ENDED in lock.state:
+        if lock.abandoned and lock.waiters:
             yield f"{_name(vmcore, lock.waiters[0])} waits for {lock_words(lock)}; {lock.state}"
 
 

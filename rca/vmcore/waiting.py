@@ -268,6 +268,9 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
     value = 0.0 if wait.kind in LOCKS else 0.5 if wait.kind in ("running", "timer") else 1.0
     if wait.kind == "semaphore":  # it has no owner: whoever should raise it may long be gone
         value, words = (0.5, words) if facts.vmcore.header.tier == "log" else (1.0, _unheld(facts, task))
+    lock = next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
+    if lock is not None and lock.abandoned:
+        value, words = 1.0, f"{lock_name(lock)}, whose holder ended without letting go of it"
     caller = _caller(facts, task) or (wait.caller.name if wait.caller else "")
     told = f"{task.name} waits for {words}" + (f", in {caller}" if caller else "")
     return facts.finding(value, told, f"{task.comm}:{task.pid}", show=("--stack", str(task.pid)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rca.vmcore.classify import classify
 from wardround.models.diagnosis import Hypothesis
 from wardround.models.vmcore import Anomaly, CrashContext, DumpHeader, Panic, Report, StackFrame, Task, Vmcore
@@ -53,3 +55,23 @@ def test_the_allocator_that_follows_a_bad_link_proves_a_write_into_a_free_object
     assert told.probability > 0.85
     assert "the allocator itself met the bad pointer" in told.headline
     assert "drop [pond] points to an object which is free" in told.headline
+
+
+def test_general_machinery_that_calls_through_null_is_named_with_the_module_it_ran_for() -> None:
+    stack = (StackFrame("seq_read_iter", exception=True), StackFrame("proc_reg_read_iter"), StackFrame("do_splice"))
+    meaning = "a null pointer; RSI holds data of module pantry (jars+0x0)"
+    context = CrashContext({"RIP": 0}, "seq_read_iter", "", 0, meaning, "execute", repaired=True)
+    panic = Panic("Fatal exception", "null_pointer", task=0xA1, stack=stack, context=context)
+    told = first(panic)
+    assert told.culprit.name == "seq_read_iter"
+    assert "data of module pantry (jars+0x0)" in told.headline
+    read = replace(panic, context=replace(context, access="read"))
+    assert first(read).culprit.name == "do_splice"
+
+
+def test_a_stack_whose_end_was_overwritten_met_no_guard_page() -> None:
+    title = "Kernel panic - not syncing: corrupted stack end detected inside scheduler"
+    stack = (StackFrame("__schedule"), StackFrame("gnaw", module="worm"))
+    panic = Panic("corrupted stack end detected inside scheduler", "stack_overflow", title, task=0xA1, stack=stack)
+    told = first(panic, reports=(Report("stack_overflow", title, stack=stack, fatal=True),))
+    assert "the scheduler found its mark gone" in told.causal_chain

@@ -67,3 +67,23 @@ def test_a_stall_whose_cpus_stack_is_known_is_as_sure_as_a_lockup() -> None:
     told = first(Vmcore(HEADER, panic, reports=(report,)))
     assert (told.culprit.name, told.verdict) == ("yard_weigh", "confirmed")
     assert told.probability >= 0.9
+
+
+def test_cpus_that_all_spin_are_stuck_whatever_stopped_them() -> None:
+    """No watchdog saw it: an operator's NMI stopped the kernel. A CPU that runs something else could let go."""
+    one, other = spinner(0xA1, "porter", 0, "yard_raise"), spinner(0xA2, "porter2", 1, "yard_raise")
+    vmcore = Vmcore(
+        HEADER,
+        Panic("NMI: Not continuing", "requested", task=0xA1, stack=one.stack),
+        tasks=(one, other),
+        locks=(Lock("spinlock", GATE, "gate", None, (0xA1, 0xA2)),),
+    )
+    told = first(vmcore)
+    assert (told.fault, told.culprit.name, told.verdict) == ("kernel.lockup", "yard_raise", "confirmed")
+    assert "waits for a spinlock that is never released" in told.headline
+    busy = replace(
+        vmcore, tasks=(replace(one, stack=one.stack[2:]), other), locks=(Lock("spinlock", GATE, "gate", None, (0xA2,)),)
+    )
+    told = first(busy)
+    assert told.fault == "kernel.panic_requested"
+    assert told.headline.startswith("An NMI from outside")

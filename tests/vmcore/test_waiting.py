@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rca.vmcore.classify import classify
 from wardround.models.diagnosis import Hypothesis
 from wardround.models.vmcore import DumpHeader, Lock, LockCycle, Panic, RootBlocker, StackFrame, Task, Vmcore
@@ -58,3 +60,12 @@ def test_a_semaphore_that_nobody_is_seen_to_hold_is_a_wait_that_does_not_end() -
     assert (told.fault, told.culprit.name) == ("kernel.hung_task", "ship")
     assert "semaphore berth (count 0), which no task that lives is seen to hold" in told.headline
     assert told.probability > 0.9
+
+
+def test_a_lock_whose_holder_ended_will_not_be_let_go() -> None:
+    clerk = asleep(0xA1, "clerk", "__mutex_lock", "cellar_fill")
+    held = Lock("mutex", 0x10, "key", None, (0xA1,), state="its owner 0x99 is no task that lives")
+    gone = first(clerk, locks=(replace(held, abandoned=True),))
+    assert "mutex key, whose holder ended without letting go of it" in gone.headline
+    assert gone.verdict == "confirmed"
+    assert first(clerk, locks=(held,)).probability < gone.probability

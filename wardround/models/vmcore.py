@@ -181,8 +181,9 @@ class Report:
 class Lock:
     """One lock that tasks wait for. `owner` and `waiters` are task addresses; `readers` counts those that hold an
     rwsem. `certainty` is of the owner: the reader an rwsem remembers is only a hint. `holders` are all that are taken
-    to hold it, the owner first; `clue` says by what an owner was inferred, `state` the lock's own words. A completion
-    and a wait queue are no locks, but what a task may wait for just as well."""
+    to hold it, the owner first; `clue` says by what an owner was inferred, `state` the lock's own words. `abandoned`:
+    the task that took it ended without letting go. A completion and a wait queue are no locks, but what a task may wait
+    for just as well."""
 
     kind: LockKind
     address: int
@@ -194,6 +195,7 @@ class Lock:
     holders: tuple[int, ...] = ()
     clue: str = ""
     state: str = ""
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
