@@ -109,8 +109,8 @@ def _stack(dump: Dump, cpu: int, task: int) -> Stack:
     try:
         stack = unwinder(dump).stack(of, variables=True)
         before = stack.frames[: stack.fault]
-        if any(plain(frame.function) in _ENDING for frame in before):
-            return stack
+        if len(stack.frames) < 2 or any(plain(frame.function) in _ENDING for frame in before):
+            return stack  # a single frame is where a stack that cannot be read breaks off
         return unwinder(dump).stack(of, variables=True, at_fault=True)
     except DAMAGE as error:
         dump.lost["the crash's stack"] = f"that of CPU {cpu} cannot be unwound ({error})"

@@ -133,7 +133,7 @@ def _joined(found: Panic, logged: Panic) -> Panic:
         message=found.message or logged.message,
         function=found.function or logged.function,
         module=found.module or logged.module,
-        stack=found.stack or logged.stack,
+        stack=found.stack if len(found.stack) > 1 or not logged.stack else logged.stack,
         context=found.context or logged.context,
     )
 
