@@ -155,8 +155,7 @@ def load(path: Path, core: int | None = None) -> Program:
         except Exception as error:  # noqa: BLE001 - what drgn raises where libkdumpfile fails
             why = one_line(error)
         else:
-            if format_ == "flattened":
-                _let_go(path)
+            let_go(path, format_)
             return prog
     if format_ != "elf":
         machine = NUMBERS.get(architecture or "x86_64", 0)
@@ -165,9 +164,15 @@ def load(path: Path, core: int | None = None) -> Program:
     raise UserError(f"{path} cannot be read as a crash dump", why, "see whether it was copied whole")
 
 
-def _let_go(path: Path) -> None:
-    """Give back the memory of a flattened file: to find its records libkdumpfile looked at all of it, mapped."""
-    status = path.stat()
+def let_go(path: Path, format_: DumpFormat) -> None:
+    """Give back the memory of what was looked at in a file that libkdumpfile maps: to find the records of a flattened
+    one that was all of it."""
+    if format_ == "elf":
+        return
+    try:
+        status = path.stat()
+    except OSError:
+        return  # moved meanwhile; it is open, so the reading goes on
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     libc = ctypes.CDLL(None)
     for line in Path("/proc/self/maps").read_text().splitlines():

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.vmcore import pieces, walk
-from collectors.vmcore.open import DAMAGE, Beside, Dump, open_dump
+from collectors.vmcore.open import DAMAGE, Beside, Dump, let_go, open_dump
 from collectors.vmcore.sections import SECTIONS, Section
 from wardround.deadline import at_most
 from wardround.errors import UserError, one_line
@@ -111,6 +111,7 @@ def read(dump: Dump, known: Vmcore, sections: tuple[Section, ...] = SECTIONS) ->
             yield {"skipped": section.name, "reason": f"{type(error).__name__}: {one_line(error)}"}
             continue
         known = replace(known, **fields)
+        let_go(dump.path, dump.format)
         yield from _lost(dump, told)
         yield {
             "part": section.name,
