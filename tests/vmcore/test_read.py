@@ -56,10 +56,10 @@ def test_what_a_killed_reader_told_stands_and_another_goes_on_without_that_secti
 
 
 def test_a_reader_that_falls_silent_is_ended(vmcores: Vmcores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "QUIET_SECONDS", 5.0)
+    monkeypatch.setattr(read, "QUIET_SECONDS", 10.0)
     found = _At("work", lambda pid: os.kill(pid, signal.SIGSTOP)).read(vmcores.get("abba").path)
     assert [(each.name, each.reason) for each in found.skipped] == [
-        ("vmcore.work", "the reader said nothing for 5 s in this section")
+        ("vmcore.work", "the reader said nothing for 10 s in this section")
     ]
     assert "vmcore.anomalies" in found.ran
 
