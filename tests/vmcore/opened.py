@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from drgn import Architecture, Platform, Program
+from drgn import Architecture, Platform, Program, Symbol, SymbolBinding, SymbolKind
 
 from collectors.vmcore.open import Dump, open_dump
 
@@ -15,8 +16,8 @@ def opened(path: Path) -> Dump:
     return open_dump(path)
 
 
-def program(memory: dict[int, bytes]) -> Program:
-    """A program whose memory is made up: what no healthy dump holds."""
+def program(memory: dict[int, bytes], functions: Mapping[str, tuple[int, int]] | None = None) -> Program:
+    """A program whose memory is made up: what no healthy dump holds. `functions` are symbols: (start, size) by name."""
     prog = Program(Platform(Architecture.X86_64))
     for start, content in memory.items():
 
@@ -24,4 +25,13 @@ def program(memory: dict[int, bytes]) -> Program:
             return content[offset : offset + count]
 
         prog.add_memory_segment(start, len(content), read)
+
+    def find(prog: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
+        return [
+            Symbol(symbol, start, size, SymbolBinding.GLOBAL, SymbolKind.FUNC)
+            for symbol, (start, size) in (functions or {}).items()
+            if name == symbol or (address is not None and start <= address < start + size)
+        ]
+
+    prog.register_symbol_finder("made", find, enable_index=0)
     return prog

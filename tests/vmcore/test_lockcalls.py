@@ -6,7 +6,6 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from drgn import Program, Symbol, SymbolBinding, SymbolKind
 
 from collectors.vmcore.lockcalls import Code
 from collectors.vmcore.machinecode import Function
@@ -44,17 +43,7 @@ def made(text: bytes, helper: bytes = b"") -> Code:
     memory = bytearray(b"\x90" * 0x1000)
     memory[: len(text)] = text
     memory[HELPER - TEXT : HELPER - TEXT + len(helper)] = helper
-    prog = program({TEXT: bytes(memory)})
-
-    def find(prog: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
-        return [
-            Symbol(symbol, start, size, SymbolBinding.GLOBAL, SymbolKind.FUNC)
-            for symbol, (start, size) in SYMBOLS.items()
-            if name == symbol or (address is not None and start <= address < start + size)
-        ]
-
-    prog.register_symbol_finder("made", find, enable_index=0)
-    return Code(prog)
+    return Code(program({TEXT: bytes(memory)}, SYMBOLS))
 
 
 def holds(parts: list[bytes | int | Callable[[int], bytes]], helper: bytes = b"") -> bool | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from drgn import Program, Symbol, SymbolBinding, SymbolKind
+from drgn import Program
 
 from collectors.vmcore.modules import AddressMap, Region
 from collectors.vmcore.tailcalls import with_jumped
@@ -41,17 +41,7 @@ def made(**text: bytes) -> Program:
     for name, code in text.items():
         at = SYMBOLS[name][0] - TEXT
         memory[at : at + len(code)] = code
-    prog = program({TEXT: bytes(memory)})
-
-    def find(prog: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
-        return [
-            Symbol(symbol, start, size, SymbolBinding.GLOBAL, SymbolKind.FUNC)
-            for symbol, (start, size) in SYMBOLS.items()
-            if name == symbol or (address is not None and start <= address < start + size)
-        ]
-
-    prog.register_symbol_finder("made", find, enable_index=0)
-    return prog
+    return program({TEXT: bytes(memory)}, SYMBOLS)
 
 
 def frame(name: str, offset: int, **more: bool) -> StackFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from drgn import Program, Symbol, SymbolBinding, SymbolKind
+from drgn import Program
 
 from collectors.vmcore.modules import AddressMap, Region
 from collectors.vmcore.takers import of_cache, of_pages
@@ -31,17 +31,7 @@ def made(*parts: tuple[str, bytes, int]) -> Program:
         code = opcode + struct.pack("<i", target - (at + len(opcode) + 4))
         memory[at - TEXT : at - TEXT + len(code)] = code
     memory[TABLE - TEXT : TABLE - TEXT + 24] = struct.pack("<QQQ", 0, SMALL, LARGE)
-    prog = program({TEXT: bytes(memory)})
-
-    def find(prog: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
-        return [
-            Symbol(symbol, start, size, SymbolBinding.GLOBAL, SymbolKind.FUNC)
-            for symbol, (start, size) in SYMBOLS.items()
-            if name == symbol or (address is not None and start <= address < start + size)
-        ]
-
-    prog.register_symbol_finder("made", find, enable_index=0)
-    return prog
+    return program({TEXT: bytes(memory)}, SYMBOLS)
 
 
 LOAD, CALL = b"\x48\x8b\x3d", b"\xe8"  # mov distance(%rip),%rdi
