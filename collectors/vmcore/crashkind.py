@@ -45,6 +45,10 @@ _NOTICED: Mapping[str, str] = {
 _SITE = [(kind, re.compile(pattern)) for kind, pattern in _SITES.items()]
 _WHO = [(kind, re.compile(pattern)) for kind, pattern in _NOTICED.items()]
 
+# A CPU that pauses for ever in panic() may be caught within a thunk, and its stack then misses the frame of panic().
+_THUNKS = ("__x86_indirect_thunk", "__x86_return_thunk")
+PAUSING = (*_THUNKS, "delay_", "__delay", "__const_udelay")
+
 
 def kind_of(
     frames: Sequence[StackFrame], fault: int | None, address: int | None = None, instruction: bytes = b""
@@ -84,4 +88,6 @@ def panic_caller(frames: Sequence[StackFrame]) -> int | None:
     """Return the index of the frame that called panic(), or None where none did."""
     names = [plain(frame.function) for frame in frames]
     last = max((at for at, name in enumerate(names) if name in ("panic", "vpanic", "nmi_panic")), default=None)
+    if last is None and names and names[0].startswith(_THUNKS):
+        last = 0
     return last + 1 if last is not None and last + 1 < len(names) else None

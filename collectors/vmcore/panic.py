@@ -20,7 +20,7 @@ from drgn import Object
 
 from collectors.vmcore import taint
 from collectors.vmcore.addresses import classify, null_based
-from collectors.vmcore.crashkind import kind_of, panic_caller
+from collectors.vmcore.crashkind import PAUSING, kind_of, panic_caller
 from collectors.vmcore.modules import AddressMap
 from collectors.vmcore.open import DAMAGE, Dump
 from collectors.vmcore.operand import Access, Operand, decode
@@ -109,7 +109,8 @@ def _stack(dump: Dump, cpu: int, task: int) -> Stack:
     try:
         stack = unwinder(dump).stack(of, variables=True)
         before = stack.frames[: stack.fault]
-        if len(stack.frames) < 2 or any(plain(frame.function) in _ENDING for frame in before):
+        paused = bool(stack.frames) and stack.frames[0].function.startswith(PAUSING)
+        if len(stack.frames) < 2 or paused or any(plain(frame.function) in _ENDING for frame in before):
             return stack  # a single frame is where a stack that cannot be read breaks off
         return unwinder(dump).stack(of, variables=True, at_fault=True)
     except DAMAGE as error:

@@ -73,3 +73,11 @@ def test_the_caller_of_panic_is_found_through_its_wrappers() -> None:
 
 def test_a_watchdog_of_somebody_else_is_no_hung_task() -> None:
     assert kind_of(*stack("delay_tsc panic watchdog driver_timer call_timer_fn"))[0] == "requested"
+
+
+def test_a_cpu_caught_in_a_thunk_of_panics_pause_is_told_by_who_called_panic() -> None:
+    names = ("__x86_indirect_thunk_array", "watchdog_timer_fn", "__hrtimer_run_queues")
+    stack = [StackFrame(name) for name in names]
+    assert panic_caller(stack) == 1
+    assert kind_of(stack, None, None, b"") == ("soft_lockup", 1)
+    assert panic_caller(stack[1:]) is None

@@ -38,7 +38,9 @@ def test_class_function_and_task_are_told_with_and_without_the_log(dump: Dump) -
         told = read_panic(found, log=lines)
         assert told is not None
         assert told.kind == KINDS[dump.scenario]
-        assert "panic" in [frame.function for frame in told.stack[:3]]
+        # the CPU may have paused within a thunk: then the stack misses the frame of panic()
+        names = [frame.function for frame in told.stack[:3]]
+        assert "panic" in names or names[0].startswith("__x86_indirect_thunk")
         assert told.task
         assert told.cpu in (0, 1)
         assert told.certainty == "derived"
