@@ -17,12 +17,16 @@ class HostName(Params):
 
     host: str = Field(min_length=1, max_length=255)
 
+    @classmethod
+    def of(cls, target: Target) -> HostName:
+        return cls(host=target.observation.host.name or "localhost")
+
 
 def _about(preview: str, verify: str, radius: str = "none", rollback: str = "none needed: it only reads") -> Draftable:
     def draft(target: Target) -> Iterator[Draft]:
         host = target.observation.host
         yield Draft(
-            params=HostName(host=host.name or "localhost"),
+            params=HostName.of(target),
             preview=preview.format(
                 host=host.name, kernel=host.kernel, culprit=target.name, quoted=command("{}", target.name)
             ),

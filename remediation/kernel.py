@@ -23,13 +23,13 @@ def _crash(target: Target) -> PastCrash | None:
 
 def collect_vmcore(target: Target) -> Iterator[Draft]:
     """Keep the dump and copy it small; where only words are left, say where the kernel leaves more."""
-    crash, name = _crash(target), target.observation.host.name or "localhost"
+    crash = _crash(target)
     if crash is not None and crash.dump:
         preview = command("keep {0}; a small copy to share: diagnose vmcore slim {0} crash.xz", crash.dump)
     else:
         preview = "read what the kernel left: journalctl -k -b -1; ls /var/crash; cat /sys/fs/pstore/*"
     yield Draft(
-        params=HostName(host=name),
+        params=HostName.of(target),
         preview=preview,
         blast_radius="none",
         rollback=_NO_CHANGE,
@@ -78,7 +78,7 @@ def trace_slab(target: Target) -> Iterator[Draft]:
     if crash is None or crash.vmcore is None or not _slab_in_doubt(target, crash.vmcore):
         return
     yield Draft(
-        params=HostName(host=target.observation.host.name or "localhost"),
+        params=HostName.of(target),
         preview="kernel command line: as it is -> with slub_debug=FZPU, so that the next dump names who allocated and "
         "freed the object",
         blast_radius="the whole host: a restart, then more memory and time for each allocation of the kernel",

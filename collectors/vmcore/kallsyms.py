@@ -22,12 +22,10 @@ from drgn import Program, Symbol, SymbolBinding, SymbolKind
 from numpy.typing import NDArray
 
 from collectors.vmcore import kallsyms_names, kallsyms_search
-from collectors.vmcore.kallsyms_names import MARKED
+from collectors.vmcore.kallsyms_names import MARKED, MOST_SYMBOLS, TOKENS
 from collectors.vmcore.walk import read_lossy
 
-_MOST_SYMBOLS = 4_000_000
 _MOST_NAMES = 128 << 20
-_TOKENS = 256
 _BLOCK = 16_384  # symbols decoded at a time
 _LAST_SIZE = 4096  # of the last symbol, after which none follows
 _SYMBOL = re.compile(r"SYMBOL\(kallsyms_(\w+)\)")
@@ -132,7 +130,7 @@ def load(prog: Program, info: Mapping[str, str]) -> Kallsyms:
     except KeyError:
         raise KallsymsError("VMCOREINFO tells only in part where kallsyms is") from None
     (count,) = struct.unpack("<I", prog.read(parts[1], 4))
-    if not 0 < count <= _MOST_SYMBOLS:
+    if not 0 < count <= MOST_SYMBOLS:
         raise KallsymsError(f"kallsyms of {count} symbols is none")
     end = min((each for each in at.values() if each > parts[0]), default=0)
     size = end - parts[0] if end else count * 32
@@ -161,7 +159,7 @@ def _located(prog: Program, info: Mapping[str, str]) -> dict[str, int]:
 
 
 def _tokens(prog: Program, table: int, index: int) -> list[bytes]:
-    places = struct.unpack(f"<{_TOKENS}H", prog.read(index, 2 * _TOKENS))
+    places = struct.unpack(f"<{TOKENS}H", prog.read(index, 2 * TOKENS))
     content = prog.read(table, places[-1] + 64)
     return [content[place : content.find(b"\0", place)] for place in places]
 
@@ -201,7 +199,7 @@ def _names(
         start, many = begins[first : first + _BLOCK], counts[first : first + _BLOCK]
         heads = np.cumsum(many) - many
         used = stream[np.repeat(start - heads, many) + np.arange(int(many.sum()))].astype(np.int32)
-        used[heads] += _TOKENS
+        used[heads] += TOKENS
         length = sizes[used]
         ends = np.cumsum(length, dtype=np.int32)
         text = table[np.repeat(places[used] - (ends - length), length) + np.arange(int(ends[-1]), dtype=np.int32)]

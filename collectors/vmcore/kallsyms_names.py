@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from collectors.vmcore.arrays import UNSOUND, chain
 
+MOST_SYMBOLS = 4_000_000  # more is no table
+TOKENS = 256
 MARKED = 256  # the kernel keeps the place of every so manyth name
 
 

@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from drgn import Program
 
 from collectors.vmcore import kallsyms_names
-from collectors.vmcore.kallsyms_names import MARKED
+from collectors.vmcore.kallsyms_names import MARKED, MOST_SYMBOLS, TOKENS
 from collectors.vmcore.walk import read_lossy
 
 _MOST_IMAGE = 96 << 20
 _CHUNK = 4 << 20
-_LEAST_SYMBOLS, _MOST_SYMBOLS = 1000, 4_000_000
-_TOKENS = 256
+_LEAST_SYMBOLS = 1000
 _MOST_NAME = 32  # bytes of a compressed name, on average far less
 
 
@@ -36,7 +35,7 @@ def candidates(prog: Program, text: int) -> Iterator[tuple[int, int]]:
         at = raw.find(wanted)
         while 0 <= at < _CHUNK:
             count, padding = struct.unpack_from("<II", raw, at + 8)
-            if not at & 7 and _LEAST_SYMBOLS <= count <= _MOST_SYMBOLS and not padding:
+            if not at & 7 and _LEAST_SYMBOLS <= count <= MOST_SYMBOLS and not padding:
                 yield start + at, count
             at = raw.find(wanted, at + 1)
 
@@ -53,9 +52,9 @@ def parts(prog: Program, base: int, count: int) -> dict[str, int] | None:
     if raw[markers : markers + 4 * len(marked)] != struct.pack(f"<{len(marked)}I", *marked):
         return None
     table = names + _aligned(markers + 4 * len(marked))
-    tokens = prog.read(table, 16 * _TOKENS)
+    tokens = prog.read(table, 16 * TOKENS)
     end = 0
-    for _ in range(_TOKENS):
+    for _ in range(TOKENS):
         end = tokens.find(b"\0", end) + 1
         if not end:
             return None

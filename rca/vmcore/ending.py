@@ -145,12 +145,18 @@ def _alike(facts: Facts, culprit: Culprit) -> Finding | None:
 def _taker(facts: Facts, holder: MemoryHolder) -> Culprit | None:
     """The function whose code takes such memory: the only module's that does, or the one that a task is in."""
     running = [taker for taker in holder.takers if _inside(facts, taker)]
-    modules = {taker.partition(" [")[2] for taker in holder.takers}
+    modules = {_parts(taker)[1] for taker in holder.takers}
     if not holder.takers or (len(modules) > 1 and len(running) != 1):
         return None
-    name, _, module = (*running, *holder.takers)[0].partition(" [")
-    labels = (("module", module.rstrip("]")), *((("cache", holder.name),) if holder.kind == "slab" else ()))
+    name, module = _parts((*running, *holder.takers)[0])
+    labels = (("module", module), *((("cache", holder.name),) if holder.kind == "slab" else ()))
     return Culprit("kernel_function", plain(name), None, (*labels, ("known_by", _CODE)))
+
+
+def _parts(function: str) -> tuple[str, str]:
+    """Return (function, module) of ``function [module]``; the module is empty where none is given."""
+    name, _, module = function.partition(" [")
+    return name, module.rstrip("]")
 
 
 def _inside(facts: Facts, function: str) -> Task | None:
@@ -160,7 +166,7 @@ def _inside(facts: Facts, function: str) -> Task | None:
 
 def _at_work(facts: Facts, takers: Sequence[str]) -> tuple[Task, str] | None:
     """A task in one of the functions, else one in another function of their modules; with that function."""
-    modules = {taker.partition(" [")[2].rstrip("]") for taker in takers}
+    modules = {_parts(taker)[1] for taker in takers}
     found = [(task, frame) for task in facts.vmcore.tasks for frame in task.stack if frame.module in modules]
     found.sort(key=lambda one: one[1].name not in takers)
     return (found[0][0], found[0][1].name) if found else None
@@ -172,7 +178,7 @@ def _takers(facts: Facts, _: Culprit) -> Finding | None:
     if memory is None or not memory.holders or not memory.holders[0].takers or not _short(facts):
         return None
     takers = memory.holders[0].takers
-    modules = sorted({taker.partition(" [")[2].rstrip("]") for taker in takers})
+    modules = sorted({_parts(taker)[1] for taker in takers})
     at_work = _at_work(facts, takers)
     what = f"the cache {memory.holders[0].name}" if memory.holders[0].kind == "slab" else "the page allocator"
     only = f"only {modules[0]} has" if len(modules) == 1 else f"{', '.join(modules[:_MOST_NAMED])} have"
@@ -185,7 +191,7 @@ def _takers(facts: Facts, _: Culprit) -> Finding | None:
     return facts.finding(
         1.0 if len(modules) == 1 else 0.4,
         f"{told} ({sure})",
-        takers[0].partition(" [")[0],
+        _parts(takers[0])[0],
         {"modules": len(modules), "functions": len(takers)},
         show=("--stack", str(at_work[0].pid)) if at_work is not None else (),
     )
@@ -223,8 +229,8 @@ def _filler(facts: Facts, cache: str, module: str, functions: tuple[str, ...]) -
         accused = function_of(mine[0])
         return Culprit("kernel_function", accused.name, None, (*accused.labels, *labels))
     if functions:
-        name, _, of = functions[0].partition(" [")
-        owner = of.rstrip("]") or module
+        name, of = _parts(functions[0])
+        owner = of or module
         return Culprit("kernel_function", plain(name), None, (*((("module", owner),) if owner else ()), *labels))
     return Culprit("kernel_function", cache, None, (*((("module", module),) if module else ()), *labels))
 

@@ -47,12 +47,17 @@ def _stuck_at(facts: Facts) -> StackFrame | None:
     return found
 
 
+def _spun(facts: Facts) -> list[Lock]:
+    """The spinlocks that CPUs spin for."""
+    return [lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and lock.waiters]
+
+
 def _running_holder(facts: Facts) -> Task | None:
     """Who holds the lock that the reported CPU spins for and runs on, spinning for none: the one that does not let go.
 
     An owner that is only a hint is left out.
     """
-    locks = [lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and lock.waiters]
+    locks = _spun(facts)
     spinning = {task for lock in locks for task in lock.waiters}
     stuck = facts.panic.task if facts.panic else None
     lock = next((lock for lock in locks if stuck in lock.waiters and lock.certainty != "hint"), None)
@@ -66,16 +71,14 @@ def _deaf_spinner(facts: Facts) -> Task | None:
     if at is None or not plain(at.function).startswith(_CALLS_TO_CPUS):
         return None
     stuck = facts.panic.task if facts.panic else None
-    waiters = (
-        facts.vmcore.task(task) for lock in facts.vmcore.locks if lock.kind == "spinlock" for task in lock.waiters
-    )
+    waiters = (facts.vmcore.task(task) for lock in _spun(facts) for task in lock.waiters)
     return next((task for task in waiters if task is not None and task.on_cpu and task.address != stuck), None)
 
 
 def _unreleasable(facts: Facts) -> list[Lock]:
     """Spinlocks that nobody can let go of: whatever runs on a CPU spins itself. Who holds one may not sleep, so what
     sleeps does not hold it, or holds it for ever."""
-    locks = [lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and lock.waiters]
+    locks = _spun(facts)
     spinning = {task for lock in locks for task in lock.waiters}
     running = [task for task in facts.vmcore.tasks if task.on_cpu and task.pid]
     return locks if all(task.address in spinning for task in running) else []
@@ -104,7 +107,7 @@ def _spins(facts: Facts, _: Culprit) -> Finding | None:
 
 def _busy(facts: Facts, _: Culprit) -> Finding | None:
     """Locks that CPUs spin for, from the dump."""
-    locks = [lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and lock.waiters]
+    locks = _spun(facts)
     if not locks:
         return None
     if (cycle := facts.cycle(spinning=True)) is not None:
@@ -158,7 +161,7 @@ def _lockup_headline(facts: Facts, culprit: Culprit, findings: Mapping[str, Find
 def _own_lock(facts: Facts) -> Lock | None:
     """The spinlock that the stuck CPU's task spins for and is taken to hold itself; a hint is not enough."""
     stuck = facts.panic.task if facts.panic else None
-    spun = (lock for lock in facts.vmcore.locks if lock.kind == "spinlock" and stuck in lock.waiters)
+    spun = (lock for lock in _spun(facts) if stuck in lock.waiters)
     return next((lock for lock in spun if lock.owner == stuck and lock.certainty != "hint"), None)
 
 

@@ -31,11 +31,16 @@ _LOCK_WAITS: Mapping[str, WaitKind] = {
 def _waiting(facts: Facts, task: Task) -> Wait:
     """What a task waits for: the lock graph knows better than its stack."""
     shown = waits(task.stack)
-    lock = next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
+    lock = _lock_of(facts, task)
     kind = _LOCK_WAITS.get(lock.kind) if lock else None
     if shown.kind == "rcu":
         return shown  # a grace period is waited for by a completion of its own
     return Wait(kind, shown.caller, shown.through) if kind else shown
+
+
+def _lock_of(facts: Facts, task: Task) -> Lock | None:
+    """The lock that a task waits for, by the lock graph."""
+    return next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
 
 
 def _caller(facts: Facts, task: Task) -> str:
@@ -266,9 +271,9 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
         "running": "nothing: its stack shows no wait",
     }.get(wait.kind, f"a {wait.kind}")
     value = 0.0 if wait.kind in LOCKS else 0.5 if wait.kind in ("running", "timer") else 1.0
+    lock = _lock_of(facts, task)
     if wait.kind == "semaphore":  # it has no owner: whoever should raise it may long be gone
-        value, words = (0.5, words) if facts.vmcore.header.tier == "log" else (1.0, _unheld(facts, task))
-    lock = next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
+        value, words = (0.5, words) if facts.vmcore.header.tier == "log" else (1.0, _unheld(lock))
     if lock is not None and lock.abandoned:
         value, words = 1.0, f"{lock_name(lock)}, whose holder ended without letting go of it"
     caller = _caller(facts, task) or (wait.caller.name if wait.caller else "")
@@ -276,9 +281,8 @@ def _waits_for(facts: Facts, culprit: Culprit) -> Finding | None:
     return facts.finding(value, told, f"{task.comm}:{task.pid}", show=("--stack", str(task.pid)))
 
 
-def _unheld(facts: Facts, task: Task) -> str:
+def _unheld(lock: Lock | None) -> str:
     """A semaphore, in words, that no task is known to hold."""
-    lock = next((lock for lock in facts.vmcore.locks if task.address in lock.waiters), None)
     state = f" ({lock.state})" if lock is not None and lock.state else ""
     return f"{lock_name(lock)}{state}, which no task that lives is seen to hold"
 
